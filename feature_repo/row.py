@@ -1,0 +1,121 @@
+"""What a reader gets of one row: header, numbers, stamps, strings, in one blob of bytes.
+
+    header   32 bytes: format, number of stamps, version, as_of, event_time, kafka_time
+    ints     int64 fields, little-endian        (fixed place: a column of many rows is one NumPy view)
+    floats   float32 fields, little-endian
+    stamps   (partition int32, offset int64) of every origin partition
+    strings  msgpack list of the string and bytes fields
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.views import View
+
+FORMAT = 1
+HEADER = struct.Struct("<HHIqqqq")
+STAMP = struct.Struct("<iq")
+
+#: origin partition -> last offset the row contains
+Stamps = dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as a reader sees it. Times in ms UTC; `kafka_time` is the Kafka timestamp of the newest folded message."""
+
+    version: int
+    as_of: int
+    event_time: int
+    kafka_time: int
+    ints: tuple[int, ...]
+    floats: NDArray[np.float32]
+    strings: tuple[str | bytes, ...]
+    stamps: Stamps
+
+
+def version_of(stamps: Stamps) -> int:
+    """Readers order rows by this, then by as_of: a function of what the row contains, 0 only for an empty row."""
+    return sum(offset + 1 for offset in stamps.values())
+
+
+@cache
+def fixed_dtype(view: View) -> np.dtype[np.void]:
+    """The fixed part of a row as a NumPy structured dtype."""
+    return np.dtype(
+        [
+            ("format", "<u2"),
+            ("stamps", "<u2"),
+            ("reserved", "<u4"),
+            ("version", "<i8"),
+            ("as_of", "<i8"),
+            ("event_time", "<i8"),
+            ("kafka_time", "<i8"),
+            ("ints", "<i8", (len(view.ints),)),
+            ("floats", "<f4", (view.float_width,)),
+        ]
+    )
+
+
+def pack_row(
+    view: View,
+    *,
+    as_of: int,
+    event_time: int,
+    kafka_time: int,
+    ints: Sequence[int],
+    floats: Sequence[float] | NDArray[np.float32],
+    strings: Sequence[str | bytes],
+    stamps: Stamps,
+) -> bytes:
+    """The blob of one row."""
+    header = HEADER.pack(FORMAT, len(stamps), 0, version_of(stamps), as_of, event_time, kafka_time)
+    return b"".join(
+        (
+            header,
+            struct.pack(f"<{len(ints)}q", *ints),
+            np.asarray(floats, dtype="<f4").tobytes(),
+            pack_stamps(stamps),
+            msgpack.packb(list(strings)) or b"",
+        )
+    )
+
+
+def unpack_row(view: View, blob: bytes) -> Row:
+    """The whole row; ValueError for a blob of another format."""
+    fixed = np.frombuffer(blob, dtype=fixed_dtype(view), count=1)[0]
+    if fixed["format"] != FORMAT:
+        raise ValueError(f"row of view {view.name} has format {fixed['format']}, expected {FORMAT}")
+    size = fixed_dtype(view).itemsize
+    end = size + STAMP.size * int(fixed["stamps"])
+    return Row(
+        version=int(fixed["version"]),
+        as_of=int(fixed["as_of"]),
+        event_time=int(fixed["event_time"]),
+        kafka_time=int(fixed["kafka_time"]),
+        ints=tuple(int(value) for value in fixed["ints"]),
+        floats=fixed["floats"].copy(),
+        strings=tuple(msgpack.unpackb(blob[end:])),
+        stamps=unpack_stamps(blob[size:end]),
+    )
+
+
+def unpack_fixed(view: View, blobs: Sequence[bytes | None]) -> NDArray[np.void]:
+    """The fixed parts of many rows as one structured array; a missing row is all zeros (version 0)."""
+    dtype = fixed_dtype(view)
+    empty = bytes(dtype.itemsize)
+    return np.frombuffer(b"".join(blob[: dtype.itemsize] if blob else empty for blob in blobs), dtype=dtype)
+
+
+def pack_stamps(stamps: Stamps) -> bytes:
+    return b"".join(STAMP.pack(partition, stamps[partition]) for partition in sorted(stamps))
+
+
+def unpack_stamps(data: bytes) -> Stamps:
+    return dict(STAMP.iter_unpack(data))

@@ -1,0 +1,154 @@
+"""The feature views as plain data: names, dtypes, ttl, input topic, SLO. Everything else is made from this file.
+
+A row of a view is laid out in this order: int64 fields, float32 fields (arrays flattened), string and bytes fields.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+Dtype = Literal["int64", "float32", "string", "bytes"]
+
+#: content modalities in the order of the ranker's `content[N, M, D]` and `mask[N, M]`
+MODALITIES = ("text", "image", "video", "audio")
+#: D, the width of every content, query and user vector
+EMBEDDING_DIM = 32
+#: int64 fields carry this where a value is unknown or cleared
+UNKNOWN = -1
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One feature. `length` > 1 makes it a float32 array of that length."""
+
+    name: str
+    dtype: Dtype
+    about: str
+    length: int = 1
+
+
+@dataclass(frozen=True)
+class View:
+    """A feature view: one input topic, one writer per row. `ttl_ms` and `slo_ms` are by the log's clock."""
+
+    name: str
+    entity: Literal["product", "user"]
+    topic: str
+    ttl_ms: int
+    slo_ms: int
+    fields: tuple[Field, ...]
+
+    @cached_property
+    def ints(self) -> tuple[Field, ...]:
+        return tuple(field for field in self.fields if field.dtype == "int64")
+
+    @cached_property
+    def floats(self) -> tuple[Field, ...]:
+        return tuple(field for field in self.fields if field.dtype == "float32")
+
+    @cached_property
+    def strings(self) -> tuple[Field, ...]:
+        return tuple(field for field in self.fields if field.dtype in ("string", "bytes"))
+
+    @cached_property
+    def float_width(self) -> int:
+        """How many float32 numbers a row holds."""
+        return sum(field.length for field in self.floats)
+
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Column of each number field inside its block (int64 block or flattened float32 block)."""
+        places: dict[str, int] = {field.name: column for column, field in enumerate(self.ints)}
+        column = 0
+        for field in self.floats:
+            places[field.name] = column
+            column += field.length
+        return places
+
+
+PRODUCT_CATALOG = View(
+    name="product_catalog",
+    entity="product",
+    topic="catalog",
+    ttl_ms=3650 * DAY_MS,
+    slo_ms=1_000,
+    fields=(
+        Field("price", "int64", "price in minor units; -1 unknown"),
+        Field("stock", "int64", "pieces in stock; -1 unknown"),
+        Field("delisted", "int64", "1 when the product is no longer sold"),
+        Field("title", "string", "title as the shop shows it"),
+        Field("brand", "string", "brand"),
+        Field("category", "string", "path of categories, joined by ' > '"),
+        Field("currency", "string", "ISO 4217 code of the price"),
+    ),
+)
+
+PRODUCT_BEHAVIOR = View(
+    name="product_behavior",
+    entity="product",
+    topic="behavior",
+    ttl_ms=8 * DAY_MS,
+    slo_ms=1_000,
+    fields=(
+        Field("sales_10m", "float32", "pieces purchased less returned in 10 minutes, at least 0"),
+        Field("sales_1h", "float32", "the same in 1 hour"),
+        Field("sales_24h", "float32", "the same in 24 hours"),
+        Field("sales_7d", "float32", "the same in 7 days"),
+        Field("orders_24h", "float32", "purchase events in 24 hours"),
+        Field("orders_7d", "float32", "purchase events in 7 days"),
+        Field("returns_7d", "float32", "pieces returned in 7 days"),
+        Field("views_24h", "float32", "impressions in 24 hours"),
+        Field("clicks_1h", "float32", "clicks in 1 hour"),
+        Field("clicks_24h", "float32", "clicks in 24 hours"),
+        Field("carts_24h", "float32", "additions to a cart in 24 hours"),
+        Field("ctr_24h", "float32", "(clicks + 1) / (impressions + 20) over 24 hours"),
+        Field("sales_total", "float32", "pieces purchased less returned since the product began, at least 0"),
+        Field("orders_total", "float32", "purchase events since the product began"),
+    ),
+)
+
+PRODUCT_CONTENT = View(
+    name="product_content",
+    entity="product",
+    topic="content",
+    ttl_ms=3650 * DAY_MS,
+    slo_ms=10_000,
+    fields=(
+        *(Field(m, "float32", f"embedding of the {m}; zeros when missing", EMBEDDING_DIM) for m in MODALITIES),
+        Field("mask", "float32", "1 for each modality that is there", len(MODALITIES)),
+        Field("encoder", "string", "version of product_encoder that made the row"),
+        Field("content_hash", "string", "sha256 of the content that was encoded"),
+    ),
+)
+
+USER_BEHAVIOR = View(
+    name="user_behavior",
+    entity="user",
+    topic="user-behavior",
+    ttl_ms=365 * DAY_MS,
+    slo_ms=2_000,
+    fields=(
+        Field("views_total", "float32", "impressions shown to the user"),
+        Field("clicks_total", "float32", "clicks of the user"),
+        Field("carts_total", "float32", "additions to a cart by the user"),
+        Field("orders_total", "float32", "purchase events of the user"),
+        Field("history", "bytes", "last 50 events, msgpack: [[type, product_id, position, event_time], ...], oldest first"),
+    ),
+)
+
+VIEWS = (PRODUCT_CATALOG, PRODUCT_BEHAVIOR, PRODUCT_CONTENT, USER_BEHAVIOR)
+VIEW_BY_NAME = {view.name: view for view in VIEWS}
+
+#: columns of the ranker's `numeric[N, F]`: the exact price in minor units (-1 unknown), then every behaviour feature
+NUMERIC_FIELDS = ("price", *(field.name for field in PRODUCT_BEHAVIOR.fields))
+
+
+def input_hash() -> str:
+    """Hash of the order of the ranker's inputs; a bundle made for another order is refused at load."""
+    text = f"{NUMERIC_FIELDS}|{MODALITIES}|{EMBEDDING_DIM}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
