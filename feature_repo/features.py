@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 import msgpack
 import numpy as np
-from msgspec import UNSET, Struct, structs
+from msgspec import UNSET, Struct, field, structs
 
 from feature_repo.events import Behavior, Product
 from feature_repo.views import DAY_MS, HOUR_MS, MINUTE_MS, UNKNOWN
@@ -124,7 +124,7 @@ class BehaviorState(Struct):
     newest: int = 0
     minutes: dict[int, list[int]] = {}
     hours: dict[int, list[int]] = {}
-    totals: list[int] = [0] * COLUMNS
+    totals: list[int] = field(default_factory=lambda: [0] * COLUMNS)
     seen: dict[bytes, int] = {}
 
 
@@ -269,7 +269,7 @@ class UserState(Struct):
 
     newest: int = 0
     events: list[UserEvent] = []
-    totals: list[int] = [0] * COLUMNS
+    totals: list[int] = field(default_factory=lambda: [0] * COLUMNS)
     seen: dict[bytes, int] = {}
 
 

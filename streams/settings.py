@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     @cached_property
     def ssl_context(self) -> ssl.SSLContext | None:
         """TLS with host name check; the system's authorities unless `kafka_ca` names a file."""
-        if "SSL" not in self.kafka_security.replace("SASL", ""):
+        if not self.kafka_security.endswith("SSL"):
             return None
         return ssl.create_default_context(cafile=None if self.kafka_ca is None else str(self.kafka_ca))
 
