@@ -62,6 +62,12 @@ class Process:
         """True from start() until the command has ended; a frozen one is alive."""
         return self._process is not None and self._process.poll() is None
 
+    def has_ended(self) -> bool:
+        """not alive(), but without reaping, so that kill() still reaches what is left of the process group."""
+        if self._process is None or self._process.returncode is not None:
+            return True
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
     def terminate(self) -> None:
         """SIGTERM to the whole process group, thawed if it was frozen; does nothing when it does not run."""
         if self.alive():
@@ -72,7 +78,7 @@ class Process:
         """terminate(), then kill() after grace_s; returns once the command has ended."""
         if self.alive():
             self.terminate()
-            wait_until(self._has_ended, grace_s)
+            wait_until(self.has_ended, grace_s)
         self.kill()
 
     def kill(self) -> None:
@@ -108,13 +114,6 @@ class Process:
         assert self._process is not None
         if self._process.returncode is None:
             os.killpg(self._process.pid, number)
-
-    def _has_ended(self) -> bool:
-        """Like not alive(), but without reaping, so that the group can still be signalled by the command's id."""
-        assert self._process is not None
-        if self._process.returncode is not None:
-            return True
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def describe_exit(returncode: int) -> str:

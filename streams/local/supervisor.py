@@ -114,10 +114,16 @@ class Supervisor:
 
     def _start_when_due(self, worker: _Worker) -> None:
         now = self._clock()
-        if worker.due_at is not None and now >= worker.due_at:
+        if worker.due_at is None or now < worker.due_at:
+            return
+        try:
             worker.process.start()
-            worker.started_at, worker.due_at = now, None
-            worker.restarts += 1
+        except OSError as error:  # no memory, no process: what lacks may come back, as after any other end
+            worker.due_at = now + self._backoff.longest_s
+            self._say(f"worker {worker.name} cannot be started: {error}; next try in {self._backoff.longest_s:g} s")
+            return
+        worker.started_at, worker.due_at = now, None
+        worker.restarts += 1
 
     def status(self) -> tuple[WorkerStatus, ...]:
         """All workers, in the order of their start."""
@@ -162,7 +168,7 @@ class Supervisor:
             workers, self._workers = list(self._workers.values()), {}
         for worker in workers:
             worker.process.terminate()
-        wait_until(lambda: not any(worker.process.alive() for worker in workers), grace_s)
+        wait_until(lambda: all(worker.process.has_ended() for worker in workers), grace_s)
         for worker in workers:
             worker.process.kill()
 
