@@ -1,0 +1,1 @@
+"""Data sets as event histories: the UCI Online Retail years, and shirts that a script draws."""
