@@ -136,16 +136,18 @@ def event_key(event_id: str) -> bytes:
 def fold_behavior(state: BehaviorState, event: Behavior) -> bool:
     """Count the event once. False for an event id seen within ten minutes behind the row's newest event."""
     key = event_key(event.event_id)
-    if key in state.seen:
+    if is_repeated(state.seen, key, state.newest):
         return False
     time = event.event_time
+    minute, hour = time // MINUTE_MS, time // HOUR_MS
     if time > state.newest:
+        entered_minute = minute > state.newest // MINUTE_MS
         state.newest = time
-        _forget(state)
+        if entered_minute:
+            _prune(state)
     if time > state.newest - REMEMBER_MS:
         state.seen[key] = time
     counts = _counts(event)
-    minute, hour = time // MINUTE_MS, time // HOUR_MS
     if minute > state.newest // MINUTE_MS - MINUTE_BUCKETS:
         _add(state.minutes, minute, counts)
     if hour > state.newest // HOUR_MS - HOUR_BUCKETS:
@@ -153,6 +155,16 @@ def fold_behavior(state: BehaviorState, event: Behavior) -> bool:
     for column, count in counts:
         state.totals[column] += count
     return True
+
+
+def is_repeated(seen: dict[bytes, int], key: bytes, newest: int) -> bool:
+    """Whether an event id is remembered: ids older than ten minutes behind `newest` no longer are, pruned or not."""
+    return seen.get(key, newest - REMEMBER_MS) > newest - REMEMBER_MS
+
+
+def remembered(seen: dict[bytes, int], newest: int) -> dict[bytes, int]:
+    """The ids that count as seen, in order: what is packed is a function of the events alone."""
+    return {key: time for key, time in sorted(seen.items()) if time > newest - REMEMBER_MS}
 
 
 def _counts(event: Behavior) -> tuple[tuple[int, int], ...]:
@@ -175,16 +187,14 @@ def _add(buckets: dict[int, list[int]], bucket: int, counts: Iterable[tuple[int,
         row[column] += count
 
 
-def _forget(state: BehaviorState) -> None:
+def _prune(state: BehaviorState) -> None:
     oldest_minute = state.newest // MINUTE_MS - MINUTE_BUCKETS
     oldest_hour = state.newest // HOUR_MS - HOUR_BUCKETS
     for minute in [m for m in state.minutes if m <= oldest_minute]:
         del state.minutes[minute]
     for hour in [h for h in state.hours if h <= oldest_hour]:
         del state.hours[hour]
-    horizon = state.newest - REMEMBER_MS
-    for key in [k for k, time in state.seen.items() if time <= horizon]:
-        del state.seen[key]
+    state.seen = remembered(state.seen, state.newest)
 
 
 def window(buckets: dict[int, list[int]], newest_bucket: int, length: int) -> list[int]:
@@ -242,7 +252,7 @@ def pack_behavior(state: BehaviorState) -> bytes:
             [[minute, *counts] for minute, counts in sorted(state.minutes.items())],
             [[hour, *counts] for hour, counts in sorted(state.hours.items())],
             state.totals,
-            sorted(state.seen.items()),
+            list(remembered(state.seen, state.newest).items()),
         ]
     )
 
@@ -276,13 +286,14 @@ class UserState(Struct):
 def fold_user(state: UserState, event: Behavior, partition: int, offset: int, place: int) -> bool:
     """Remember the event. False for an event id seen within ten minutes behind the row's newest event."""
     key = event_key(event.event_id)
-    if key in state.seen:
+    if is_repeated(state.seen, key, state.newest):
         return False
     time = event.event_time
     if time > state.newest:
+        entered_minute = time // MINUTE_MS > state.newest // MINUTE_MS
         state.newest = time
-        for old in [k for k, t in state.seen.items() if t <= time - REMEMBER_MS]:
-            del state.seen[old]
+        if entered_minute:
+            state.seen = remembered(state.seen, time)
     if time > state.newest - REMEMBER_MS:
         state.seen[key] = time
     position = UNKNOWN if event.position is None else event.position
@@ -305,7 +316,8 @@ def user_history(state: UserState) -> bytes:
 
 
 def pack_user(state: UserState) -> bytes:
-    return _pack([state.newest, state.events, state.totals, sorted(state.seen.items())])
+    seen = list(remembered(state.seen, state.newest).items())
+    return _pack([state.newest, state.events, state.totals, seen])
 
 
 def unpack_user(data: bytes) -> UserState:
