@@ -1,0 +1,299 @@
+"""Rows, stamps, agenda and markers in Redis: one script to write, one to read.
+
+A row is one hash with two values: `r`, what readers get (`feature_repo.row`), and `s`, the writer's packed state behind
+its stamps. Beside the rows lies one marker per input partition: everything below its offset is in Redis, and its
+outputs were acknowledged. The marker and the stamps are compared inside the script that writes, so an emptied Redis, a
+second writer of a row and a worker that lost its partition are all noticed by the write itself, not by connection
+errors, which clients hide.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, TimeoutError as RedisTimeoutError
+
+from feature_repo.row import Stamps, pack_stamps, unpack_stamps
+
+#: a row is refused when its oldest emission is older than this (ms by Redis's clock): the minute must cover it
+EMISSION_LIMIT_MS = 20_000
+#: rows a script: keeps Redis's stops short
+ROWS_PER_SCRIPT = 250
+
+_WRITE = """
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local marker = redis.call('GET', KEYS[1]) or ''
+if marker ~= ARGV[1] then
+  if ARGV[2] ~= '' and marker == ARGV[2] then return {'ok', now} end
+  return {'marker', now, marker}
+end
+if ARGV[3] ~= '' and now - tonumber(ARGV[3]) > tonumber(ARGV[4]) then return {'late', now} end
+local conflicts = {}
+for i = 3, #KEYS do
+  local a = 5 + (i - 3) * 5
+  local state = redis.call('HGET', KEYS[i], 's')
+  local stamps = ''
+  if state then stamps = string.sub(state, 3, 2 + string.byte(state, 1) * 256 + string.byte(state, 2)) end
+  local new = ARGV[a + 2]
+  local written = string.sub(new, 3, 2 + string.byte(new, 1) * 256 + string.byte(new, 2))
+  if stamps == ARGV[a] or stamps == written then
+    redis.call('HSET', KEYS[i], 'r', ARGV[a + 1], 's', new)
+    if ARGV[a + 3] == '' then redis.call('ZREM', KEYS[2], ARGV[a + 4])
+    else redis.call('ZADD', KEYS[2], ARGV[a + 3], ARGV[a + 4]) end
+  else
+    conflicts[#conflicts + 1] = ARGV[a + 4]
+  end
+end
+if #conflicts > 0 then return {'conflict', now, conflicts} end
+if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2]) end
+return {'ok', now}
+"""
+
+_READ = """
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local found = {redis.call('GET', KEYS[1]) or '', now}
+for i = 2, #KEYS do found[i + 1] = redis.call('HGET', KEYS[i], ARGV[1]) end
+return found
+"""
+
+
+class StoreUnavailable(Exception):
+    """Redis is away or did not answer: what was sent is in doubt, send the same again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Where the rows of one view live: keys begin with cluster and topic, so a topic made anew starts anew."""
+
+    cluster: str
+    topic_id: str
+    view: str
+    #: version of the encoder for content views: a new encoder fills rows of its own
+    variant: str = ""
+
+    @property
+    def prefix(self) -> str:
+        return f"freshrank:{self.cluster}:{self.topic_id}:{self.view}:{self.variant}"
+
+    def row(self, entity: str) -> str:
+        return f"{self.prefix}:r:{entity}"
+
+    def marker(self, partition: int) -> str:
+        return f"{self.prefix}:m:{partition}"
+
+    def agenda(self, partition: int) -> str:
+        return f"{self.prefix}:a:{partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Everything below `offset` is in the store; `clock` is the newest heartbeat (ms) below it, 0 before the first."""
+
+    offset: int
+    clock: int = 0
+
+    def encode(self) -> bytes:
+        return f"{self.offset}:{self.clock}".encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Marker":
+        offset, clock = data.split(b":")
+        return cls(int(offset), int(clock))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row's state as its writer packed it, with the stamps it contains and the as_of (ms) it was evaluated at."""
+
+    stamps: Stamps
+    as_of: int
+    kafka_time: int
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RowWrite:
+    """One row of a flush. `read_stamps` are the packed stamps as read, `due` the minute of its next change by time."""
+
+    entity: str
+    read_stamps: bytes
+    reader: bytes
+    stored: Stored
+    due: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What the script did. `marker` is set when it found another marker than expected, `conflicts` name rows."""
+
+    status: str
+    redis_ms: int
+    marker: bytes = b""
+    conflicts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Rows as their writer left them (None: no such row), the marker found with them, Redis's clock in ms."""
+
+    marker: bytes
+    redis_ms: int
+    rows: list[Stored | None]
+
+
+_STATE_HEADER = struct.Struct(">H")
+_STATE_TIMES = struct.Struct("<qq")
+
+
+def pack_stored(stored: Stored) -> bytes:
+    """The `s` value: length of the stamps (big-endian u16, read by the script), stamps, times, state."""
+    stamps = pack_stamps(stored.stamps)
+    times = _STATE_TIMES.pack(stored.as_of, stored.kafka_time)
+    return b"".join((_STATE_HEADER.pack(len(stamps)), stamps, times, stored.state))
+
+
+def unpack_stored(data: bytes) -> Stored:
+    (length,) = _STATE_HEADER.unpack_from(data)
+    end = _STATE_HEADER.size + length
+    as_of, kafka_time = _STATE_TIMES.unpack_from(data, end)
+    return Stored(unpack_stamps(data[_STATE_HEADER.size : end]), as_of, kafka_time, data[end + _STATE_TIMES.size :])
+
+
+class RowStore:
+    """The one door to Redis. Every method raises StoreUnavailable when Redis is away."""
+
+    def __init__(self, url: str, timeout_s: float = 5.0) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._client: Redis | None = None
+
+    @property
+    def client(self) -> Redis:
+        """The connection pool, made at first use. Retries are ours: a script sent again must be the same script."""
+        if self._client is None:
+            self._client = Redis.from_url(
+                self._url,
+                socket_timeout=self._timeout_s,
+                socket_connect_timeout=self._timeout_s,
+                retry=Retry(NoBackoff(), 0),
+            )
+        return self._client
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def check(self) -> None:
+        """ValueError unless Redis keeps what it is given (`maxmemory-policy noeviction`)."""
+        found = await self._call(self.client.config_get("maxmemory-policy"))
+        policy = found.get("maxmemory-policy")
+        if policy != "noeviction":
+            raise ValueError(f"Redis evicts rows (maxmemory-policy {policy}); expected noeviction")
+
+    async def now_ms(self) -> int:
+        """Redis's clock."""
+        seconds, micros = await self._call(self.client.time())
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def load(self, space: Space, partition: int, entities: Sequence[str]) -> Loaded:
+        """The writer's rows, with the marker of `partition` as it is at the same moment."""
+        keys = [space.marker(partition), *(space.row(entity) for entity in entities)]
+        marker, now, *found = await self._script(_READ, keys, ["s"])
+        return Loaded(marker, now, [None if data is None else unpack_stored(data) for data in found])
+
+    async def read(self, space: Space, entities: Sequence[str]) -> list[bytes | None]:
+        """The readers' blobs, None where there is no row."""
+        keys = [space.marker(0), *(space.row(entity) for entity in entities)]
+        _, _, *found = await self._script(_READ, keys, ["r"])
+        return found
+
+    async def markers(self, space: Space, partitions: Sequence[int]) -> list[Marker | None]:
+        """Markers of partitions, None where nothing was ever flushed."""
+        if not partitions:
+            return []
+        found = await self._call(self.client.mget([space.marker(partition) for partition in partitions]))
+        return [Marker.decode(data) if data else None for data in found]
+
+    async def flush(
+        self,
+        space: Space,
+        partition: int,
+        expected: bytes,
+        marker: bytes,
+        rows: Sequence[RowWrite],
+        oldest_emission_ms: int | None,
+    ) -> Flushed:
+        """Write rows, agenda and marker if the marker is still `expected`. The same call may be made again in doubt.
+
+        `marker` is b"" for all but the last script of a flush. Statuses: ok; marker (another one was found: drop the
+        cache and resume from it); conflict (these rows were not written, nor was the marker); late (nothing was
+        written: emit the rows again first).
+        """
+        keys = [space.marker(partition), space.agenda(partition), *(space.row(row.entity) for row in rows)]
+        oldest = b"" if oldest_emission_ms is None else str(oldest_emission_ms).encode()
+        args: list[Any] = [expected, marker, oldest, EMISSION_LIMIT_MS]
+        for row in rows:
+            due = b"" if row.due is None else str(row.due).encode()
+            args += (row.read_stamps, row.reader, pack_stored(row.stored), due, row.entity)
+        status, now, *rest = await self._script(_WRITE, keys, args)
+        match status:
+            case b"marker":
+                return Flushed("marker", now, marker=rest[0])
+            case b"conflict":
+                return Flushed("conflict", now, conflicts=tuple(entity.decode() for entity in rest[0]))
+            case _:
+                return Flushed(status.decode(), now)
+
+    async def due(self, space: Space, partition: int, minute: int, limit: int) -> list[str]:
+        """Entities whose next change by time is at or before `minute`, earliest first."""
+        found = await self._call(
+            self.client.zrange(space.agenda(partition), "-inf", minute, byscore=True, offset=0, num=limit)  # type: ignore[arg-type]
+        )
+        return [entity.decode() for entity in found]
+
+    async def publish_space(self, space: Space) -> None:
+        """Tell readers that know no cluster and topic ids (Feast) where the rows of a view are."""
+        await self._call(self.client.set(pointer_key(space.view), space.prefix))
+
+    async def _script(self, script: str, keys: Sequence[str], args: Iterable[Any]) -> Any:
+        # EVALSHA first: the text travels only to a Redis that has not seen it yet, which an emptied one has not
+        sha = _SHA[script]
+        arguments = [*keys, *args]
+        try:
+            return await self._call(self.client.evalsha(sha, len(keys), *arguments))
+        except NoScriptError:
+            return await self._call(self.client.eval(script, len(keys), *arguments))
+
+    async def _call(self, call: Any) -> Any:
+        try:
+            return await call
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise StoreUnavailable(str(error)) from error
+        except NoScriptError:
+            raise
+        except RedisError as error:
+            # a Redis that is still loading its file, or is shutting down, answers with an error
+            if str(error).startswith(("LOADING", "MASTERDOWN", "READONLY")):
+                raise StoreUnavailable(str(error)) from error
+            raise
+
+
+def pointer_key(view: str) -> str:
+    """Key of the pointer that tells Feast's reader the prefix of a view in force."""
+    return f"freshrank:view:{view}"
+
+
+def _sha1(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+_SHA = {_WRITE: _sha1(_WRITE), _READ: _sha1(_READ)}
