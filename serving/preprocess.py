@@ -7,6 +7,7 @@ deterministic, so a content row can be made again from its content.
 import re
 import unicodedata
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
@@ -15,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from feature_repo.views import MODALITIES
 from serving.errors import BadMedia
+from serving.requests import ProductContent
 
 #: ids per text; 0 is padding
 TEXT_LENGTH = 64
@@ -36,6 +39,40 @@ class MediaLimits:
 
     max_bytes: int = 5 << 20
     max_pixels: int = 16_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedProducts:
+    """What the product encoder reads, N products: `text_ids` [N, TEXT_LENGTH] int32, `image` [N, IMAGE_SIZE,
+    IMAGE_SIZE, 3] uint8, `mask` [N, M] float32."""
+
+    text_ids: NDArray[np.int32]
+    image: NDArray[np.uint8]
+    mask: NDArray[np.float32]
+
+
+def prepare_products(products: Sequence[ProductContent], limits: MediaLimits | None = None) -> PreparedProducts:
+    """Ids, pixels and the mask of what is there. Raises BadMedia with the product whose picture cannot be decoded.
+
+    Video and audio have no encoder yet, so they are masked whatever the product brings.
+    """
+    ids = prepare_texts([product.text for product in products])
+    image = np.zeros((len(products), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    mask = np.zeros((len(products), len(MODALITIES)), np.float32)
+    mask[:, MODALITIES.index("text")] = (ids > 0).any(1)
+    for row, product in enumerate(products):
+        if product.image is not None:
+            try:
+                image[row] = decode_image(product.image, limits)
+            except BadMedia as error:
+                raise BadMedia(error.reason, product_id=product.product_id, modality="image") from error
+            mask[row, MODALITIES.index("image")] = 1
+    return PreparedProducts(ids, image, mask)
+
+
+def prepare_texts(texts: Sequence[str]) -> NDArray[np.int32]:
+    """Ids [N, TEXT_LENGTH] of texts."""
+    return np.stack([text_ids(text) for text in texts]) if texts else np.zeros((0, TEXT_LENGTH), np.int32)
 
 
 def text_ids(text: str) -> NDArray[np.int32]:

@@ -15,6 +15,8 @@ from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS
 Floats: TypeAlias = NDArray[np.float32]
 Ints: TypeAlias = NDArray[np.int32]
 
+#: the models of a repository
+MODELS = ("product_encoder", "query_encoder", "ranker")
 #: names of the columns of `Scores.contributions`; the head has no bias of its own, so they sum to the logit
 CONTRIBUTIONS = (*MODALITIES, "price", "sales", "retrieval")
 

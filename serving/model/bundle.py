@@ -1,0 +1,95 @@
+"""Weights in safetensors files, with what belongs to them in the file's own header; the bundle that is committed.
+
+Each model is one file `weights.safetensors` beside its model.py. The ranker's header also carries the hash of the
+order of its inputs, the price weight of degraded rankings and the metrics of its training, so they cannot part.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from safetensors import SafetensorError, safe_open
+
+from feature_repo.events import Bundle
+from feature_repo.views import input_hash
+from serving.errors import BundleMismatch, ServingError
+from serving.requests import MODELS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: the tracked model repository; commands serve a copy of it
+REPOSITORY: Final = Path(__file__).resolve().parents[2] / "model_repository"
+WEIGHTS: Final = "weights.safetensors"
+BUNDLE_NAME: Final = "default"
+
+
+def save(module: "nn.Module", file: Path, header: Mapping[str, str]) -> None:
+    """Write the weights of a module, and its header with the hash of the ranker's inputs."""
+    from safetensors.torch import save_file
+
+    save_file(module.state_dict(), file, {"input_hash": input_hash(), **header})
+    file.chmod(0o644)  # safetensors writes for the owner only; the server may be another user
+
+
+def load(module: "nn.Module", file: Path) -> None:
+    """Fill a module with the weights of a file. Raises BundleMismatch if they were trained for other inputs."""
+    from safetensors.torch import load_file
+
+    check_header(read_header(file), file)
+    try:
+        module.load_state_dict(load_file(file))
+    except RuntimeError as error:
+        raise BundleMismatch(f"{file} does not hold the weights of {type(module).__name__}: {error}") from error
+    module.eval()
+
+
+def read_header(file: Path) -> dict[str, str]:
+    """The header of a weights file, without reading the weights."""
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            return dict(opened.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise ServingError(f"cannot read weights {file}: {error}") from error
+
+
+def check_header(header: Mapping[str, str], file: Path) -> None:
+    """Raise BundleMismatch unless the weights belong to the order of inputs that this code has."""
+    if header.get("input_hash") != input_hash():
+        raise BundleMismatch(
+            f"{file} was trained for inputs {header.get('input_hash')}, this code has {input_hash()}: train again"
+        )
+
+
+def newest_version(repository: Path, model: str) -> int:
+    """The highest version of a model in a repository; 0 when there is none."""
+    folder = repository / model
+    versions = (int(path.name) for path in folder.iterdir() if path.name.isdecimal()) if folder.is_dir() else ()
+    return max(versions, default=0)
+
+
+def weights_file(repository: Path, model: str, version: int | None = None) -> Path:
+    """Where the weights of a version of a model are, of the newest by default."""
+    return repository / model / str(version or newest_version(repository, model)) / WEIGHTS
+
+
+def bundle_of(repository: Path, name: str = BUNDLE_NAME) -> Bundle:
+    """The bundle of the newest versions in a repository."""
+    file = weights_file(repository, "ranker")
+    header = read_header(file)
+    check_header(header, file)
+    versions = {model: newest_version(repository, model) for model in MODELS}
+    return Bundle(
+        bundle=name,
+        version=max(versions.values()),
+        models=versions,
+        input_hash=header["input_hash"],
+        price_weight=float(header["price_weight"]),
+        metrics=json.loads(header["metrics"]),
+    )
+
+
+def default_bundle() -> Bundle:
+    """The bundle of the committed models."""
+    return bundle_of(REPOSITORY)

@@ -1,0 +1,100 @@
+"""The ranker: cached vectors and live numbers -> a click-through logit. All that a price change costs.
+
+N rows, Q queries, D = EMBEDDING_DIM, M modalities, F = len(NUMERIC_FIELDS), K = len(CONTRIBUTIONS), H = FUSED_DIM.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS
+from serving.requests import CONTRIBUTIONS
+
+FUSED_DIM = 48
+HIDDEN = 32
+PRICE = NUMERIC_FIELDS.index("price")
+CTR = NUMERIC_FIELDS.index("ctr_24h")
+#: ctr is a ratio; times this it is as wide as the logarithms of the counts
+CTR_SCALE = 20.0
+
+
+class UnitVector(nn.Module):
+    """Numbers -> a unit vector [H]: the direction tells the value, how much it matters is the fusion's weight."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(inputs, HIDDEN)
+        self.out = nn.Linear(HIDDEN, FUSED_DIM)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return F.normalize(self.out(F.gelu(self.hidden(values))), dim=-1)
+
+
+class Ranker(nn.Module):
+    """Fusion by a learned weighted sum, f = a_text f_text + a_image f_image + ... + a_price f_price + ..., and the
+    click-through head <h(query, user), f>.
+
+    The head is linear in f, so the part that each summand has in the logit is exact. Row scope: no row sees another.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.content = nn.Parameter(torch.randn(len(MODALITIES), EMBEDDING_DIM, FUSED_DIM) / EMBEDDING_DIM**0.5)
+        self.price = UnitVector(2)
+        self.sales = UnitVector(len(NUMERIC_FIELDS) - 1)
+        self.retrieval = UnitVector(1)
+        self.weights = nn.Parameter(torch.ones(len(CONTRIBUTIONS)))
+        self.context = nn.Linear(2 * EMBEDDING_DIM, FUSED_DIM)
+        self.context_hidden = nn.Linear(2 * EMBEDDING_DIM, HIDDEN)
+        self.context_out = nn.Linear(HIDDEN, FUSED_DIM, bias=False)
+
+    def forward(
+        self,
+        query: Tensor,
+        user: Tensor,
+        content: Tensor,
+        mask: Tensor,
+        numeric: Tensor,
+        retrieval: Tensor,
+        set_index: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """query [Q, D], user [Q, D], content [N, M, D], mask [N, M], numeric [N, F] raw, retrieval [N],
+        set_index [N] -> logit [N], contributions [N, K]"""
+        head = self.head(query, user).index_select(0, set_index.long())
+        parts = self.parts(content, mask, numeric, retrieval)
+        contributions = torch.einsum("nkh,nh->nk", parts, head) * self.weights
+        return contributions.sum(1), contributions
+
+    def head(self, query: Tensor, user: Tensor) -> Tensor:
+        """The direction [Q, H] in which this query and user like a fused vector to point."""
+        context = torch.cat((query, user), 1)
+        direction: Tensor = self.context(context) + self.context_out(F.gelu(self.context_hidden(context)))
+        return direction
+
+    def parts(self, content: Tensor, mask: Tensor, numeric: Tensor, retrieval: Tensor) -> Tensor:
+        """The summands [N, K, H] before their weights: unit vectors, zeros where a modality is missing."""
+        media = F.normalize(torch.einsum("nmd,mdh->nmh", content, self.content), dim=-1) * mask.unsqueeze(-1)
+        numbers = torch.stack(
+            (
+                self.price(price_inputs(numeric)),
+                self.sales(sales_inputs(numeric)),
+                self.retrieval(torch.log1p(retrieval.clamp(min=0)).unsqueeze(1)),
+            ),
+            1,
+        )
+        return torch.cat((media, numbers), 1)
+
+
+def price_inputs(numeric: Tensor) -> Tensor:
+    """[N, 2]: whether the price is known, and its logarithm about that of ten units of a usual currency."""
+    price = numeric[:, PRICE]
+    known = (price >= 0).float()
+    return torch.stack((known, known * (torch.log1p(price.clamp(min=0)) - 6.9)), 1)
+
+
+def sales_inputs(numeric: Tensor) -> Tensor:
+    """[N, F - 1]: logarithms of the window counts, and of the scaled ctr."""
+    scale = torch.ones(numeric.shape[1], dtype=numeric.dtype)
+    scale[CTR] = CTR_SCALE
+    kept = [column for column in range(numeric.shape[1]) if column != PRICE]
+    return torch.log1p(numeric.clamp(min=0) * scale)[:, kept]
