@@ -20,6 +20,7 @@ class ApacheKafka(ProcessPart):
     """One Apache Kafka node on loopback. Its data folder outlives kill() and stop(), so a restart keeps everything."""
 
     name = "kafka"
+    kind = "apache"
     grace_s = 15.0
 
     def __init__(self, folder: Path, kafka_home: Path, *, port: int = 0) -> None:

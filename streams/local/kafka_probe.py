@@ -11,7 +11,7 @@ TIMEOUT_S = 2.0
 
 
 def broker_answers(address: str) -> bool:
-    """True when the metadata that the broker at `host:port` gives names a live broker: one still fenced is not ready."""
+    """True when the metadata from the broker at `host:port` names a live broker: one still fenced is not ready."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=TIMEOUT_S).close()  # the client below logs every refusal

@@ -16,18 +16,18 @@ def main(argv: list[str]) -> int:
     """Tie this process to PARENT_PID and become the command; returns only when that is impossible."""
     parent, dashes, *command = argv
     if dashes != "--" or not command:
-        print("usage: leash.py PARENT_PID -- COMMAND...", file=sys.stderr)
+        sys.stderr.write("usage: leash.py PARENT_PID -- COMMAND...\n")
         return 2
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        print(f"leash: prctl: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
+        sys.stderr.write(f"leash: prctl: {os.strerror(ctypes.get_errno())}\n")
         return 126
     if os.getppid() != int(parent):  # it died before the line above: nobody is left to send the signal
         return 125
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        print(f"leash: {command[0]}: {error.strerror}", file=sys.stderr)
+        sys.stderr.write(f"leash: {command[0]}: {error.strerror}\n")
         return 127
 
 

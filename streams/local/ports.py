@@ -14,7 +14,7 @@ class PortTaken(OSError):
 
 
 class HeldPort:
-    """A loopback port that no other process is given while it is held, though the part it is meant for may listen on it.
+    """A loopback port that no other process is given while it is held, though the part it is for may listen on it.
 
     Held = bound with SO_REUSEADDR but not listening: Linux then lets a server that sets SO_REUSEADDR too (all of ours
     do) bind and listen, while "any free port" and outgoing connections avoid the number. So a killed part finds its

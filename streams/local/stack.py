@@ -54,6 +54,15 @@ class LocalStack:
             "triton-metrics": self.triton.metrics_url,
         }
 
+    def environment(self) -> dict[str, str]:
+        """The same as the FRESHRANK_ variables that workers and clients are configured by."""
+        return {
+            "FRESHRANK_KAFKA": self.broker.address,
+            "FRESHRANK_KAFKA_KIND": self.broker.kind,
+            "FRESHRANK_REDIS": f"redis://{self.redis.address}/0",
+            "FRESHRANK_TRITON": self.triton.address,
+        }
+
     def stop(self) -> None:
         """Stop every part, also when stopping one fails."""
         with ExitStack() as stops:

