@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -89,15 +90,18 @@ class ProcessPart(ABC):
         """Spawn it on its ports. Raises PartFailed when one of them or a file is missing."""
         if self.alive():
             raise PartFailed(f"{self.name} is running already")
-        try:
-            for port in self._ports:
-                port.hold()
-        except PortTaken as error:
-            raise PartFailed(f"{self.name}: {error.strerror}") from None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        command = self._command()
-        self._process = Process(command.argv, self.log, command.env)
-        self._process.start()
+        with ExitStack() as undo:
+            undo.callback(self._release_ports)
+            try:
+                for port in self._ports:
+                    port.hold()
+            except PortTaken as error:
+                raise PartFailed(f"{self.name}: {error.strerror}") from None
+            self.folder.mkdir(parents=True, exist_ok=True)
+            command = self._command()
+            self._process = Process(command.argv, self.log, command.env)
+            self._process.start()
+            undo.pop_all()
 
     def ready(self, timeout_s: float) -> None:
         """Wait until it answers. Raises PartFailed with the tail of its log when it ends or takes too long."""
@@ -114,8 +118,7 @@ class ProcessPart(ABC):
         """End it in order, and let its ports go; does nothing when it does not run."""
         if self._process is not None:
             self._process.stop(self.grace_s)
-        for port in self._ports:
-            port.release()
+        self._release_ports()
 
     def kill(self) -> None:
         """End it with SIGKILL; its ports stay held for the next start()."""
@@ -132,6 +135,10 @@ class ProcessPart(ABC):
     def alive(self) -> bool:
         """Whether its process runs; a frozen one does."""
         return self._process is not None and self._process.alive()
+
+    def _release_ports(self) -> None:
+        for port in self._ports:
+            port.release()
 
     def _running(self) -> Process:
         if self._process is None:
