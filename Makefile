@@ -1,0 +1,59 @@
+# The verbs of this project; `make` alone lists them. CI runs the same ones.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+TRITON := nvidia-pytriton==0.7.0
+# pip's own lines, as progress; its errors come unfiltered
+PROGRESS := sed -unE 's/^Collecting /  /p; s/^( *Downloading.* [kM]B\)).*/  \1/p; s/^Installing collected.*/  installing them/p'
+
+.PHONY: help demo up test check install format constraints
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+
+demo: $(INSTALLED)  ## real events through the whole engine, on real local parts; ends with a summary
+	@$(BIN)/freshrank demo
+
+up: $(INSTALLED)  ## the local parts and the workers; Ctrl-C ends them
+	@$(BIN)/freshrank up
+
+test: $(INSTALLED)  ## all tests; with KAFKA_HOME set those on Apache Kafka, too
+	$(BIN)/pytest
+
+check: $(INSTALLED)  ## format, lint, types, imports, and the tests that need no parts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	@# models all have the same file name, so each is checked by itself
+	for model in model_repository/*/1/model.py; do $(BIN)/mypy "$$model"; done
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "not parts"
+
+format: $(INSTALLED)  ## rewrite the files as `check` wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: $(INSTALLED)  ## the environment in .venv; does nothing when it is up to date
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "[1/4] environment .venv ($$($(PYTHON) --version))"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "freshrank needs Python 3.11: make PYTHON=/path/to/python3.11 ...")'
+	@$(PYTHON) -m venv .venv
+	@echo "[2/4] torch, the largest package"
+	@$(BIN)/pip install -c constraints.txt torch==2.13.0 | $(PROGRESS)
+	@echo "[3/4] freshrank and what it needs"
+	@$(BIN)/pip install -c constraints.txt -e '.[local,dev]' | $(PROGRESS)
+	@echo "[4/4] Triton Inference Server, aside in .venv/opt"
+	@$(BIN)/pip install --no-deps --upgrade --target .venv/opt/pytriton $(TRITON) | $(PROGRESS)
+	@touch $@
+	@echo "installed"
+
+constraints: $(INSTALLED)  ## write constraints.txt from the environment as it is
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude freshrank | sed -nE 's/^([A-Za-z0-9._-]+==[^+ ]+).*/\1/p'; } > constraints.new
+	@mv constraints.new constraints.txt
+	@touch $(INSTALLED)
