@@ -115,6 +115,20 @@ class _Bad(Exception):
         self.text = text
 
 
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """The unpacked records of a message; a `_Bad` stands for one that could not be unpacked."""
+
+    bulk: bool
+    content: Sequence[Any]
+
+
+#: a map and how it came -> the record and the key it should have
+_Reader = Callable[[dict[str, Any], Arrival], tuple[Any, bytes | None]]
+#: type -> (known fields, reader)
+_Readers = Mapping[str, tuple[frozenset[str], _Reader]]
+
+
 def decode(
     topic: str,
     key: bytes | None,
@@ -186,8 +200,8 @@ def _null(topic: str, arrival: Arrival) -> Decoded:
     return Decoded(records=[(0, delisting(product_id, arrival.kafka_time))], count=1)
 
 
-def _items(value: bytes, arrival: Arrival) -> "_Items":
-    """The unpacked records; a `_Bad` stands for one that could not be unpacked."""
+def _items(value: bytes, arrival: Arrival) -> _Items:
+    """Unpack a message, as a whole where that goes, else record by record."""
     bulk = _is_bulk(value, arrival.limits)
     if bulk and arrival.key is not None:
         raise _Bad("key_mismatch", "key: expected none, a bulk message names its partition")
@@ -204,7 +218,7 @@ def _items(value: bytes, arrival: Arrival) -> "_Items":
     return _Items(True, content) if bulk else _Items(False, (content,))
 
 
-def _read_all(readers: "_Readers", items: "_Items", arrival: Arrival) -> Decoded:
+def _read_all(readers: _Readers, items: _Items, arrival: Arrival) -> Decoded:
     """Every record of a message, each judged on its own."""
     decoded = Decoded(count=len(items.content))
     for place, item in enumerate(items.content):
@@ -322,7 +336,7 @@ def _inside(value: object) -> Iterable[object]:
 # --- one record ----------------------------------------------------------------------------------------------------
 
 
-def _read(readers: "_Readers", raw: Any, arrival: Arrival, bulk: bool) -> tuple[Record, int]:
+def _read(readers: _Readers, raw: Any, arrival: Arrival, bulk: bool) -> tuple[Record, int]:
     """A record and how many of its fields are unknown."""
     if type(raw) is not dict:
         raise raw if isinstance(raw, _Bad) else _Bad("not_a_map", f"record: expected a map, got {_kind(raw)}")
@@ -337,7 +351,7 @@ def _read(readers: "_Readers", raw: Any, arrival: Arrival, bulk: bool) -> tuple[
     return record, 0 if raw.keys() <= names else len(raw.keys() - names)
 
 
-def _bad_tag(readers: "_Readers", raw: dict[str, Any]) -> _Bad:
+def _bad_tag(readers: _Readers, raw: dict[str, Any]) -> _Bad:
     """What is wrong with `type` or `v`."""
     for name, expected in (("type", str), ("v", int)):
         if name not in raw:
@@ -493,16 +507,6 @@ def _shown(value: object) -> str:
 
 
 # --- which topic takes which record --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Items:
-    bulk: bool
-    content: Sequence[Any]
-
-
-_Reader = Callable[[dict[str, Any], Arrival], tuple[Any, bytes | None]]
-_Readers = Mapping[str, tuple[frozenset[str], _Reader]]
 
 
 def _names(struct: type[Struct]) -> frozenset[str]:
