@@ -8,8 +8,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 TRITON := nvidia-pytriton==0.7.0
-# pip's own lines, as progress; its errors come unfiltered
-PROGRESS := sed -unE 's/^Collecting /  /p; s/^( *Downloading.* [kM]B\)).*/  \1/p; s/^Installing collected.*/  installing them/p'
+# pip's own lines as progress: each package, the size of large ones; its errors come unfiltered
+PROGRESS := sed -unE 's/^Collecting ([^ ]+).*/  \1/p; s/^ *(Downloading .* MB\)).*/    \1/p; s/^Installing collected.*/  installing/p'
 
 .PHONY: help demo up test check install format constraints
 
