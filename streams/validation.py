@@ -442,7 +442,8 @@ def _explain(message: str) -> _Bad:
     """The reason for a message of msgspec: "<what> - at `$.<field>`"."""
     what, _, path = message.partition(" - at ")
     name = path.replace("`", "").replace("$.", "").replace("$", "record") or "record"
-    text = f"{name}: {what[:1].lower()}{what[1:]}"
+    # an unknown value of an enumeration is quoted whole
+    text = f"{name}: {what[:1].lower()}{what[1:300]}"
     if what.startswith("Object missing required field"):
         return _Bad("missing_field", text)
     if name == "event_time":

@@ -107,7 +107,6 @@ def _whole() -> Iterator[BadMessage]:
     yield on_catalog("an array that promises four billion entries", b"\x81\xa1a\xdd\xff\xff\xff\xff", "not_msgpack")
     yield on_catalog("a string that is not UTF-8", b"\x81\xa4type\xa2\xff\xfe", "bad_utf8")
     yield BadMessage("a delisting of an id that is not UTF-8", CATALOG, b"\xff\xfe", None, "bad_utf8", WHOLE)
-    yield BadMessage("a delisting without a key", CATALOG, None, None, "key_mismatch", WHOLE)
     yield BadMessage("a delisting of a long id", CATALOG, b"x" * 129, None, "out_of_range", WHOLE)
     yield BadMessage("a null behaviour", BEHAVIOR, b"bad", None, "not_a_map", WHOLE)
     yield BadMessage("a null bundle", MODELS, b"bad", None, "not_a_map", WHOLE)

@@ -232,6 +232,10 @@ def test_a_null_delists_at_the_time_of_the_message() -> None:
     assert read(CATALOG, b"p1", None).records == [(0, delisting("p1", NOW))]
 
 
+def test_a_null_without_a_key_delists_nothing() -> None:
+    assert read(CATALOG, None, None).rejected[0].reason == "key_mismatch"
+
+
 def test_a_null_without_a_timestamp_delists_nothing() -> None:
     assert read(CATALOG, b"p1", None, kafka_time=-1).rejected[0].reason == "bad_time"
 
