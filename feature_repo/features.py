@@ -338,9 +338,9 @@ class ContentState(Struct):
     numbers: bytes = b""
 
 
-def content_values(state: ContentState) -> np.ndarray:
+def content_values(state: ContentState) -> list[float]:
     """float32 fields of views.PRODUCT_CONTENT, flattened."""
-    return np.frombuffer(state.numbers, dtype="<f4")
+    return np.frombuffer(state.numbers, dtype="<f4").tolist()
 
 
 def pack_content(state: ContentState) -> bytes:

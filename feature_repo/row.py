@@ -106,6 +106,12 @@ def unpack_row(view: View, blob: bytes) -> Row:
     )
 
 
+def kafka_time_of(blob: bytes) -> int:
+    """Kafka timestamp (ms) of the newest message in a row."""
+    kafka_time: int = HEADER.unpack_from(blob)[6]
+    return kafka_time
+
+
 def unpack_fixed(view: View, blobs: Sequence[bytes | None]) -> NDArray[np.void]:
     """The fixed parts of many rows as one structured array; a missing row is all zeros (version 0)."""
     dtype = fixed_dtype(view)

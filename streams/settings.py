@@ -32,7 +32,6 @@ class Settings(BaseSettings):
     kafka_ca: Path | None = None
     #: apache: idempotent producers, static membership, topic settings; tansu: none of them
     kafka_kind: Literal["apache", "tansu"] = "apache"
-    fetch_wait_ms: int = 20
     session_timeout_s: float = 6.0
 
     redis: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
@@ -56,6 +55,11 @@ class Settings(BaseSettings):
         if not self.kafka_security.endswith("SSL"):
             return None
         return ssl.create_default_context(cafile=None if self.kafka_ca is None else str(self.kafka_ca))
+
+    @property
+    def fetch_wait_ms(self) -> int:
+        """How long a broker may hold an empty fetch. Tansu looks for news only at steps of half of it."""
+        return 500 if self.kafka_kind == "apache" else 20
 
     def security(self) -> dict[str, Any]:
         """Security arguments that kafka-python and aiokafka share."""

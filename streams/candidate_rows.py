@@ -1,0 +1,145 @@
+"""The rows of all candidates of this worker's live sets: one slot a product, shared by every set that holds it. Pure.
+
+Numbers lie in arrays by slot, so that the rows of a score request are one gather each.
+"""
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.row import unpack_fixed
+from feature_repo.views import (
+    EMBEDDING_DIM,
+    MODALITIES,
+    NUMERIC_FIELDS,
+    PRODUCT_BEHAVIOR,
+    PRODUCT_CATALOG,
+    PRODUCT_CONTENT,
+    UNKNOWN,
+    VIEW_BY_NAME,
+)
+
+PRODUCT_VIEWS = (PRODUCT_CATALOG, PRODUCT_BEHAVIOR, PRODUCT_CONTENT)
+_PLACE = {view.name: place for place, view in enumerate(PRODUCT_VIEWS)}
+_PRICE, _STOCK, _DELISTED = (PRODUCT_CATALOG.offsets[name] for name in ("price", "stock", "delisted"))
+_VECTORS = len(MODALITIES) * EMBEDDING_DIM
+#: arrays whose first axis is the view, not the slot
+_BY_VIEW = ("versions", "as_ofs", "event_times")
+
+
+class Effect(IntEnum):
+    """What a row that was put changes: nothing, the order alone (stock, delisted), or what the model sees."""
+
+    NONE = 0
+    ORDER = 1
+    SCORE = 2
+
+
+class CandidateRows:
+    """Slots of products. A product that nobody knows is price -1, zeros and masked content."""
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self.slots: dict[str, int] = {}
+        self.ids: list[str] = []
+        self._free: list[int] = []
+        self._allocate(capacity)
+
+    def _allocate(self, capacity: int) -> None:
+        self.numeric = _unknown(capacity)
+        self.content = np.zeros((capacity, len(MODALITIES), EMBEDDING_DIM), np.float32)
+        self.mask = np.zeros((capacity, len(MODALITIES)), np.float32)
+        self.price = np.full(capacity, UNKNOWN, np.int64)
+        self.stock = np.full(capacity, UNKNOWN, np.int64)
+        self.delisted = np.zeros(capacity, bool)
+        #: version, as_of and event time (ms) of each view's row; 0 without one
+        self.versions = np.zeros((len(PRODUCT_VIEWS), capacity), np.int64)
+        self.as_ofs = np.zeros((len(PRODUCT_VIEWS), capacity), np.int64)
+        self.event_times = np.zeros((len(PRODUCT_VIEWS), capacity), np.int64)
+        self.users = np.zeros(capacity, np.int32)
+
+    def _grow(self) -> None:
+        """Twice the slots; what is there keeps its place."""
+        size = len(self.price)
+        old = {name: array for name, array in vars(self).items() if isinstance(array, np.ndarray)}
+        self._allocate(2 * size)
+        for name, array in old.items():
+            new: NDArray[Any] = getattr(self, name)
+            if name in _BY_VIEW:
+                new[:, :size] = array
+            else:
+                new[:size] = array
+
+    def acquire(self, product_id: str) -> tuple[int, bool]:
+        """The slot of a product, one user more; True when it is new and must be read."""
+        slot = self.slots.get(product_id)
+        if slot is not None:
+            self.users[slot] += 1
+            return slot, False
+        if self._free:
+            slot = self._free.pop()
+            self.ids[slot] = product_id
+        else:
+            slot = len(self.ids)
+            self.ids.append(product_id)
+            if slot >= len(self.price):
+                self._grow()
+        self.slots[product_id] = slot
+        self.users[slot] = 1
+        return slot, True
+
+    def release(self, slot: int) -> bool:
+        """One user less; True when nobody is left and the slot was given back."""
+        self.users[slot] -= 1
+        if self.users[slot] > 0:
+            return False
+        del self.slots[self.ids[slot]]
+        self.numeric[slot] = _unknown(1)[0]
+        self.content[slot], self.mask[slot] = 0, 0
+        self.price[slot] = self.stock[slot] = UNKNOWN
+        self.delisted[slot] = False
+        self.versions[:, slot] = self.as_ofs[:, slot] = self.event_times[:, slot] = 0
+        self._free.append(slot)
+        return True
+
+    def put(self, view: str, slot: int, blob: bytes) -> Effect:
+        """Take a row that is equal or newer than what is there, by (version, as_of)."""
+        place = _PLACE[view]
+        row = unpack_fixed(VIEW_BY_NAME[view], [blob])[0]
+        known = (self.versions[place, slot], self.as_ofs[place, slot])
+        if (row["version"], row["as_of"]) < known:
+            return Effect.NONE
+        self.versions[place, slot], self.as_ofs[place, slot] = row["version"], row["as_of"]
+        self.event_times[place, slot] = row["event_time"]
+        if view == PRODUCT_CATALOG.name:
+            return self._put_catalog(slot, row["ints"])
+        if view == PRODUCT_BEHAVIOR.name:
+            return self._changed(self.numeric[slot, 1:], row["floats"])
+        vectors = row["floats"][:_VECTORS].reshape(len(MODALITIES), EMBEDDING_DIM)
+        effects = (self._changed(self.content[slot], vectors), self._changed(self.mask[slot], row["floats"][_VECTORS:]))
+        return max(effects)
+
+    def _put_catalog(self, slot: int, ints: NDArray[np.int64]) -> Effect:
+        price, stock, delisted = int(ints[_PRICE]), int(ints[_STOCK]), bool(ints[_DELISTED])
+        effect = Effect.NONE
+        if (stock == 0) != (self.stock[slot] == 0) or delisted != self.delisted[slot]:
+            effect = Effect.ORDER
+        if price != self.price[slot]:
+            effect = Effect.SCORE
+        self.price[slot], self.stock[slot], self.delisted[slot] = price, stock, delisted
+        self.numeric[slot, 0] = price
+        return effect
+
+    @staticmethod
+    def _changed(place: NDArray[Any], values: NDArray[Any]) -> Effect:
+        if np.array_equal(place, values):
+            return Effect.NONE
+        place[...] = values
+        return Effect.SCORE
+
+
+def _unknown(rows: int) -> NDArray[np.float32]:
+    numeric = np.zeros((rows, len(NUMERIC_FIELDS)), np.float32)
+    numeric[:, NUMERIC_FIELDS.index("price")] = UNKNOWN
+    return numeric

@@ -1,0 +1,132 @@
+"""The content side: whole contents of products -> vectors by `product_encoder` -> rows of product_content.
+
+A process of its own, so that a slow image or a Triton that is away never delays a price.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from serving.errors import BadMedia, ScorerUnavailable
+from serving.requests import ProductContent, Scorer
+from streams.dead_letters import dead_letter
+from streams.emitting import Sender
+from streams.folding import Encoded, Entry, content_version
+from streams.media import MediaError, MediaStore
+from streams.owning import Ownership
+from streams.records import CONTENT, DEAD_LETTER, ContentMessage, decode_content
+from streams.transport import Batch, Message
+from streams.validation import WHOLE, Rejected
+
+log = logging.getLogger(__name__)
+
+ENCODE_ROWS = 64
+RETRY_S = 0.5
+MEDIA_FIELDS = ("image", "video", "audio")
+
+
+@dataclass(slots=True)
+class ContentSide:
+    """Encodes with one version of `product_encoder`; a new encoder fills rows of its own in a new process."""
+
+    ownership: Ownership
+    sender: Sender
+    media: MediaStore
+    scorer: Scorer
+    encoder_version: int
+    _media_failures: set[str] = field(default_factory=set)
+
+    async def on_content(self, batch: Batch) -> None:
+        """Encode the newest content of each product of the batch; wait for Triton as long as it takes."""
+        for start in range(0, len(batch.messages), ENCODE_ROWS):
+            writer = self.ownership.writer(CONTENT, batch.partition)
+            if writer is None:
+                return
+            messages = batch.messages[start : start + ENCODE_ROWS]
+            newest: dict[str, tuple[Message, ContentMessage]] = {}
+            for message in messages:
+                assert message.value is not None
+                content = decode_content(message.value)
+                known = newest.get(content.product_id)
+                if known is None or content_version(content) >= content_version(known[1]):
+                    newest[content.product_id] = (message, content)
+            entries = await self._encoded(batch, list(newest.values()))
+            await writer.take(entries, messages[-1].offset + 1)
+
+    async def _encoded(self, batch: Batch, found: Sequence[tuple[Message, ContentMessage]]) -> list[Entry]:
+        products = [await self._product(batch, message, content) for message, content in found]
+        vectors = await self._encode(products)
+        entries = []
+        for row, (message, content) in enumerate(found):
+            numbers = np.concatenate([vectors.content[row].ravel(), vectors.mask[row]]).astype("<f4").tobytes()
+            encoded = Encoded(
+                content_version(content), content.event_time, str(self.encoder_version), digest(content.content), numbers
+            )
+            entries.append(
+                Entry(content.product_id, content.stamps, message.offset, message.kafka_time, ((0, encoded),))
+            )
+        return entries
+
+    async def _encode(self, products: Sequence[ProductContent]) -> Any:
+        while True:
+            try:
+                return await self.scorer.encode_products(products, self.encoder_version)
+            except ScorerUnavailable as error:
+                log.warning("waiting for product_encoder: %s", error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _product(self, batch: Batch, message: Message, content: ContentMessage) -> ProductContent:
+        """Fetch the media; one that is missing or broken is a missing modality and a dead letter."""
+        product = as_product(content.product_id, content.content)
+        for name in MEDIA_FIELDS:
+            reference = content.content.get(name)
+            if not isinstance(reference, str):
+                continue
+            try:
+                data = await asyncio.to_thread(self.media.open, reference)
+                product = replace(product, **{name: data})
+                if name == "image":
+                    await asyncio.to_thread(check_image, product)
+            except (MediaError, BadMedia) as error:
+                product = replace(product, **{name: None})
+                await self._bury(batch, message, f"{name}: {error}")
+        return product
+
+    async def _bury(self, batch: Batch, message: Message, text: str) -> None:
+        rejected = Rejected(WHOLE, "bad_media", text)
+        key, value, headers = dead_letter(
+            batch.topic, batch.partition, message.offset, message.key, message.value, rejected
+        )
+        await (await self.sender.send(DEAD_LETTER, value, key=key, headers=headers))
+
+
+def as_product(product_id: str, content: Mapping[str, Any]) -> ProductContent:
+    """The texts of a product's content; media are fetched apart."""
+    return ProductContent(
+        product_id,
+        title=str(content.get("title") or ""),
+        description=str(content.get("description") or ""),
+        brand=str(content.get("brand") or ""),
+        category=tuple(content.get("category") or ()),
+    )
+
+
+def check_image(product: ProductContent) -> None:
+    """Raise BadMedia for an image that cannot be decoded within bounds."""
+    from serving.preprocess import decode_image
+
+    if product.image is not None:
+        decode_image(product.image)
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """sha256 of a content, whatever the order of its fields."""
+    packed = msgpack.packb(sorted(content.items(), key=lambda item: item[0]))
+    assert isinstance(packed, bytes)
+    return hashlib.sha256(packed).hexdigest()

@@ -1,0 +1,101 @@
+"""Changed rows and heartbeats go to `feature-changes` at once; rows gather only while a send is in flight."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from streams.records import (
+    FEATURE_CHANGES,
+    Change,
+    Headers,
+    encode_changes,
+    encode_clock,
+    entity_hash,
+)
+
+ROWS_PER_MESSAGE = 1_000
+BYTES_PER_MESSAGE = 500_000
+
+
+class Sender(Protocol):
+    """The door to a Kafka producer. A send that fails for good ends the process before anything else is sent."""
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Headers = (),
+    ) -> Awaitable[object]:
+        """Hand a message over; the awaitable is done once it is acknowledged."""
+        ...
+
+
+class Emitter:
+    """One send in flight: what changes meanwhile goes into the next message, so load makes messages bigger, not later."""
+
+    def __init__(self, sender: Sender, partition: int, on_sent: Callable[[str, int], None]) -> None:
+        self._sender = sender
+        self._partition = partition
+        self._on_sent = on_sent
+        self._rows: list[tuple[bytes, Change, int]] = []
+        self._clocks: dict[int, int] = {}
+        self._queued = 0
+        self._acked = 0
+        self._work = asyncio.Event()
+        self._progress = asyncio.Condition()
+
+    def emit(self, entity_kind: str, change: Change, kafka_time: int) -> None:
+        """Queue a row. `kafka_time` (ms) is that of the event behind it, for the freshness histogram."""
+        self._rows.append((entity_hash(entity_kind, change.entity), change, kafka_time))
+        self._queued += 1
+        self._work.set()
+
+    def pass_on(self, clocks: Mapping[int, int]) -> None:
+        """Queue the newest heartbeats: partition of `behavior` -> event time (ms)."""
+        for partition, time in clocks.items():
+            self._clocks[partition] = max(time, self._clocks.get(partition, 0))
+        self._work.set()
+
+    async def barrier(self) -> None:
+        """Wait until every row queued before this call was acknowledged."""
+        target = self._queued
+        async with self._progress:
+            await self._progress.wait_for(lambda: self._acked >= target)
+
+    async def run(self) -> None:
+        """Send for ever."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._rows or self._clocks:
+                await self._send_some()
+
+    async def _send_some(self) -> None:
+        clocks, self._clocks = self._clocks, {}
+        acks = []
+        if clocks:
+            acks.append(await self._sender.send(FEATURE_CHANGES, encode_clock(clocks), partition=self._partition))
+        rows = self._take()
+        if rows:
+            value = encode_changes([digest for digest, _, _ in rows], [change for _, change, _ in rows])
+            acks.append(await self._sender.send(FEATURE_CHANGES, value, partition=self._partition))
+        for ack in acks:
+            await ack
+        for _, change, kafka_time in rows:
+            self._on_sent(change.view, kafka_time)
+        async with self._progress:
+            self._acked += len(rows)
+            self._progress.notify_all()
+
+    def _take(self) -> list[tuple[bytes, Change, int]]:
+        size, count = 0, 0
+        for _, change, _ in self._rows[:ROWS_PER_MESSAGE]:
+            size += len(change.blob)
+            if count and size > BYTES_PER_MESSAGE:
+                break
+            count += 1
+        taken, self._rows = self._rows[:count], self._rows[count:]
+        return taken

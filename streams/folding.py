@@ -1,0 +1,246 @@
+"""What each view does with its input: one small class a view, all the same shape, over `feature_repo.features`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from feature_repo import features
+from feature_repo.events import Behavior, Product
+from feature_repo.row import Stamps, version_of
+from feature_repo.views import PRODUCT_BEHAVIOR, PRODUCT_CATALOG, PRODUCT_CONTENT, USER_BEHAVIOR, View
+from streams.records import CONTENT, ContentMessage, encode_content
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one message says of one entity; folded whole or not at all.
+
+    `stamps` are the origin offsets it brings, `input_offset` is its place in the partition that is being read.
+    """
+
+    entity: str
+    stamps: Stamps
+    input_offset: int
+    kafka_time: int
+    records: tuple[tuple[int, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Feature values of a row, in the order of its view."""
+
+    ints: list[int]
+    floats: list[float]
+    strings: Sequence[str | bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A message for an internal topic that the fold of an entry brings about."""
+
+    topic: str
+    key: str
+    value: bytes
+
+
+class Folding(Protocol, Generic[S]):
+    """State of one view's rows: how it begins, takes an entry, is packed, and what readers get of it."""
+
+    view: View
+
+    def empty(self) -> S: ...
+    def pack(self, state: S) -> bytes: ...
+    def unpack(self, data: bytes) -> S: ...
+    def fold(self, state: S, entry: Entry) -> bool:
+        """Fold the entry; True when something must be forwarded."""
+        ...
+
+    def newest(self, state: S) -> int:
+        """Newest event time (ms) of the row."""
+        ...
+
+    def values(self, state: S, as_of: int) -> Values: ...
+    def next_change(self, state: S, as_of: int) -> int | None: ...
+    def forward(self, entity: str, state: S, stamps: Stamps, entry: Entry, changed: bool) -> Forward | None:
+        """What goes on from here; `changed` is fold's answer, or True for an entry that is read again."""
+        ...
+
+
+class CatalogFolding:
+    """Patches: last writer wins per field. Content that changed goes on to be encoded."""
+
+    view = PRODUCT_CATALOG
+
+    def empty(self) -> features.CatalogState:
+        return features.CatalogState()
+
+    def pack(self, state: features.CatalogState) -> bytes:
+        return features.pack_catalog(state)
+
+    def unpack(self, data: bytes) -> features.CatalogState:
+        return features.unpack_catalog(data)
+
+    def fold(self, state: features.CatalogState, entry: Entry) -> bool:
+        ((partition, offset),) = entry.stamps.items()
+        changed = False
+        for place, patch in entry.records:
+            changed |= features.fold_product(state, patch, (patch.event_time, offset, partition, place))
+        return changed
+
+    def newest(self, state: features.CatalogState) -> int:
+        return state.newest
+
+    def values(self, state: features.CatalogState, as_of: int) -> Values:
+        return Values(features.catalog_ints(state), [], features.catalog_strings(state))
+
+    def next_change(self, state: features.CatalogState, as_of: int) -> int | None:
+        return None
+
+    def forward(
+        self, entity: str, state: features.CatalogState, stamps: Stamps, entry: Entry, changed: bool
+    ) -> Forward | None:
+        if not changed or not any(_names_content(patch) for _, patch in entry.records):
+            return None
+        message = ContentMessage(entity, dict(stamps), state.newest, features.content_of(state))
+        return Forward(CONTENT, entity, encode_content(message))
+
+
+def _names_content(patch: Product) -> bool:
+    return any(getattr(patch, name) is not features.UNSET for name in features.CONTENT_FIELDS)
+
+
+class BehaviorFolding:
+    """Counts of a product, in windows of event time."""
+
+    view = PRODUCT_BEHAVIOR
+
+    def empty(self) -> features.BehaviorState:
+        return features.BehaviorState()
+
+    def pack(self, state: features.BehaviorState) -> bytes:
+        return features.pack_behavior(state)
+
+    def unpack(self, data: bytes) -> features.BehaviorState:
+        return features.unpack_behavior(data)
+
+    def fold(self, state: features.BehaviorState, entry: Entry) -> bool:
+        for _, event in entry.records:
+            features.fold_behavior(state, event)
+        return False
+
+    def newest(self, state: features.BehaviorState) -> int:
+        return state.newest
+
+    def values(self, state: features.BehaviorState, as_of: int) -> Values:
+        return Values([], features.behavior_values(state, as_of), [])
+
+    def next_change(self, state: features.BehaviorState, as_of: int) -> int | None:
+        return features.next_change(state, as_of)
+
+    def forward(
+        self, entity: str, state: features.BehaviorState, stamps: Stamps, entry: Entry, changed: bool
+    ) -> Forward | None:
+        return None
+
+
+class UserFolding:
+    """The last events of a user, and totals. Nothing changes by time."""
+
+    view = USER_BEHAVIOR
+
+    def empty(self) -> features.UserState:
+        return features.UserState()
+
+    def pack(self, state: features.UserState) -> bytes:
+        return features.pack_user(state)
+
+    def unpack(self, data: bytes) -> features.UserState:
+        return features.unpack_user(data)
+
+    def fold(self, state: features.UserState, entry: Entry) -> bool:
+        ((partition, offset),) = entry.stamps.items()
+        for place, event in entry.records:
+            assert isinstance(event, Behavior)
+            features.fold_user(state, event, partition, offset, place)
+        return False
+
+    def newest(self, state: features.UserState) -> int:
+        return state.newest
+
+    def values(self, state: features.UserState, as_of: int) -> Values:
+        return Values([], features.user_values(state), [features.user_history(state)])
+
+    def next_change(self, state: features.UserState, as_of: int) -> int | None:
+        return None
+
+    def forward(
+        self, entity: str, state: features.UserState, stamps: Stamps, entry: Entry, changed: bool
+    ) -> Forward | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Content as the encoder left it: `numbers` are the float32 fields of views.PRODUCT_CONTENT, little-endian."""
+
+    version: int
+    event_time: int
+    encoder: str
+    content_hash: str
+    numbers: bytes = field(repr=False)
+
+
+class ContentFolding:
+    """The vectors of the newest content: the whole row is replaced by a newer version of the content."""
+
+    view = PRODUCT_CONTENT
+
+    def empty(self) -> features.ContentState:
+        return features.ContentState(numbers=bytes(4 * PRODUCT_CONTENT.float_width))
+
+    def pack(self, state: features.ContentState) -> bytes:
+        return features.pack_content(state)
+
+    def unpack(self, data: bytes) -> features.ContentState:
+        return features.unpack_content(data)
+
+    def fold(self, state: features.ContentState, entry: Entry) -> bool:
+        for _, content in entry.records:
+            assert isinstance(content, Encoded)
+            if content.version >= state.version:
+                state.version, state.newest = content.version, content.event_time
+                state.encoder, state.content_hash = content.encoder, content.content_hash
+                state.numbers = content.numbers
+        return False
+
+    def newest(self, state: features.ContentState) -> int:
+        return state.newest
+
+    def values(self, state: features.ContentState, as_of: int) -> Values:
+        return Values([], features.content_values(state), [state.encoder, state.content_hash])
+
+    def next_change(self, state: features.ContentState, as_of: int) -> int | None:
+        return None
+
+    def forward(
+        self, entity: str, state: features.ContentState, stamps: Stamps, entry: Entry, changed: bool
+    ) -> Forward | None:
+        return None
+
+
+def contains(stamps: Stamps, entry: Entry) -> bool:
+    """Whether a row with these stamps already holds the entry."""
+    return all(stamps.get(partition, -1) >= offset for partition, offset in entry.stamps.items())
+
+
+def merge(stamps: Stamps, entry: Entry) -> None:
+    """Add the entry's stamps to a row's."""
+    for partition, offset in entry.stamps.items():
+        stamps[partition] = max(offset, stamps.get(partition, -1))
+
+
+def content_version(message: ContentMessage) -> int:
+    """Version of the catalog row that the content was taken from."""
+    return version_of(message.stamps)

@@ -1,0 +1,138 @@
+"""The partitions this process owns: a writer for each, resumed from the store's markers, dropped when they go."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from feature_repo.row_store import Marker, Space, StoreUnavailable
+from streams.folding import Folding
+from streams.writing import RETRY_S, Doors, Rewind, RowWriter
+
+log = logging.getLogger(__name__)
+
+#: (topic, partition)
+Place = tuple[str, int]
+
+
+class GapInLog(Exception):
+    """The log begins above the marker, or ends below it: going on would lose events or read another topic's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """First offset of a partition, the one after its last, and the one committed in Kafka (-1 when none is)."""
+
+    start: int
+    end: int
+    committed: int = -1
+
+
+class Ownership:
+    """Writers of the owned partitions. `on_rewind` asks the consumer to seek again, `on_crash` ends the process."""
+
+    def __init__(
+        self,
+        views: Mapping[str, tuple[Folding[Any], Space]],
+        doors: Doors,
+        *,
+        flush_s: float,
+        accept_gap: bool,
+        on_rewind: Callable[[str], None],
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        self._views = views
+        self._doors = doors
+        self._flush_s = flush_s
+        self._accept_gap = accept_gap
+        self._on_rewind = on_rewind
+        self._on_crash = on_crash
+        self._writers: dict[Place, RowWriter] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return tuple(self._writers)
+
+    def writer(self, topic: str, partition: int) -> RowWriter | None:
+        """The writer of a partition; None while it is not owned."""
+        return self._writers.get((topic, partition))
+
+    async def resume(self, bounds: Mapping[Place, Bounds]) -> dict[Place, int]:
+        """Drop every cache and begin again at the markers; the offsets to read from. Waits for the store."""
+        await self.drop()
+        offsets = {}
+        for (topic, partition), bound in bounds.items():
+            folding, space = self._views[topic]
+            marker = await self._marker(space, partition)
+            writer = RowWriter(folding, space, partition, self._doors)
+            writer.begin(self._checked(topic, partition, marker, bound), bound.start)
+            self._writers[topic, partition] = writer
+            offsets[topic, partition] = writer.position
+            if writer.clock:
+                self._doors.emitter.pass_on({partition: writer.clock})
+            for work in (writer.run_loading, writer.run_agenda, lambda w=writer: self._run_flushing(w)):
+                self._start(work)
+        return offsets
+
+    async def drop(self) -> None:
+        """Forget the owned partitions; nothing of theirs is written any more."""
+        tasks, self._tasks, self._writers = self._tasks, [], {}
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError, Rewind):
+                await task
+
+    async def flush(self) -> None:
+        """Write everything that is packed by now."""
+        try:
+            for writer in list(self._writers.values()):
+                await writer.flush()
+        except Rewind as rewind:
+            self._on_rewind(str(rewind))
+
+    def committed(self) -> dict[Place, int]:
+        """Offsets below which everything is in the store, as lag tools want them."""
+        return {place: writer.written for place, writer in self._writers.items() if writer.written is not None}
+
+    def clocks(self, topic: str) -> dict[int, int]:
+        """Newest heartbeat by partition of a topic."""
+        return {p: writer.clock for (t, p), writer in self._writers.items() if t == topic and writer.clock}
+
+    async def _marker(self, space: Space, partition: int) -> Marker | None:
+        while True:
+            try:
+                return (await self._doors.store.markers(space, [partition]))[0]
+            except StoreUnavailable as error:
+                log.warning("waiting for the store: %s", error)
+                await asyncio.sleep(10 * RETRY_S)
+
+    def _checked(self, topic: str, partition: int, marker: Marker | None, bound: Bounds) -> Marker | None:
+        if marker is None or bound.start <= marker.offset <= bound.end:
+            return marker
+        if marker.offset < bound.start and self._accept_gap:
+            return Marker(bound.start, marker.clock)
+        raise GapInLog(
+            f"{topic}[{partition}]: marker at {marker.offset}, the log holds {bound.start} to {bound.end}: "
+            + ("retention has cut what was needed" if marker.offset < bound.start else "another topic of this name")
+        )
+
+    async def _run_flushing(self, writer: RowWriter) -> None:
+        while True:
+            await asyncio.sleep(self._flush_s)
+            await writer.flush()
+
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.get_running_loop().create_task(self._watched(work))
+        self._tasks.append(task)
+
+    async def _watched(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await work()
+        except Rewind as rewind:
+            self._on_rewind(str(rewind))
+        except Exception as error:
+            self._on_crash(error)

@@ -1,0 +1,486 @@
+"""The ranking side: result sets and changed rows -> rankings. What crosses Kafka and the store stands here; what a
+ranking is stands in `streams.reranking`.
+
+    result-sets ─► tables ─► register ─► rows from the store, then anything newer from the minute
+    feature-changes ─► the minute ─► dirty sets ─► one request ─► Triton ─► rankings
+    rankings ─► who else wrote here? then what should stand is published again
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from feature_repo.events import Bundle, ResultSet
+from feature_repo.row import kafka_time_of
+from feature_repo.row_store import RowStore, Space, StoreUnavailable
+from feature_repo.views import USER_BEHAVIOR, input_hash
+from serving.errors import ScorerUnavailable
+from serving.requests import Scorer
+from streams.candidate_rows import PRODUCT_VIEWS
+from streams.emitting import Sender
+from streams.freshness import Freshness
+from streams.minute import Minute
+from streams.owning import Bounds, Place
+from streams.product_side import bury
+from streams.records import (
+    EPOCH_BITS,
+    RANKINGS,
+    RESULT_SETS,
+    Change,
+    Headers,
+    Ranking,
+    decode_headers,
+    decode_ranking,
+    encode_ranking,
+    entity_hash,
+    ranking_headers,
+)
+from streams.reranking import NO_SCORES, Reranker, Times, standing_of
+from streams.result_sets import LiveSet, is_expired
+from streams.settings import Settings
+from streams.transport import Batch
+from streams.validation import decode
+
+log = logging.getLogger(__name__)
+
+#: a read of rows that took longer is repeated: the minute might not cover it
+READ_LIMIT_MS = 20_000
+READ_ROWS = 500
+RETRY_S = 0.2
+PROBE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A record of `rankings` as it was read back."""
+
+    partition: int
+    result_set_id: str
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(slots=True)
+class Tables:
+    """What is known of one owned partition: the last record of every key, until both topics were read to the end."""
+
+    partition: int
+    end: int
+    committed: int
+    generation: int
+    read_to: int = 0
+    registrations: dict[str, tuple[ResultSet, bytes] | None] = field(default_factory=dict)
+    rankings: dict[str, bytes | None] = field(default_factory=dict)
+    highest_epoch: int = 0
+    rankings_read: bool = False
+    active: bool = False
+    epoch: int = 0
+    counter: int = 0
+
+    def next_version(self) -> int:
+        self.counter += 1
+        return self.epoch << EPOCH_BITS | self.counter
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What the ranking side needs of the world; clocks in ms."""
+
+    store: RowStore
+    scorer: Scorer
+    sender: Sender
+    now_ms: Callable[[], int]
+    monotonic_ms: Callable[[], int]
+    on_crash: Callable[[BaseException], None]
+    on_reread: Callable[[str], None]
+
+
+class RankingSide:
+    """Owns the live sets of its partitions. `resume` begins anew; everything else is driven by what arrives."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        doors: Doors,
+        spaces: Mapping[str, Space],
+        freshness: Freshness,
+        partitions: Mapping[str, int],
+    ) -> None:
+        self._settings = settings
+        self._doors = doors
+        self._spaces = spaces
+        self._freshness = freshness
+        self._partitions = partitions
+        self.writer = os.urandom(8)
+        self.minute = Minute()
+        self._reranker = Reranker()
+        self._bundle: Bundle | None = None
+        self._tables: dict[int, Tables] = {}
+        self._clocks: dict[int, int] = {}
+        self._to_register: list[tuple[ResultSet, bytes, int]] = []
+        self._model_is_away = False
+        self._caught_up = False
+        self._wake = asyncio.Event()
+        self._to_load = asyncio.Event()
+
+    # --- partitions ------------------------------------------------------------------------------------------------
+
+    async def resume(self, bounds: Mapping[Place, Bounds], generation: int) -> dict[Place, int]:
+        """Forget every set and read the tables of the assigned partitions from their start."""
+        self.drop()
+        for (_, partition), bound in bounds.items():
+            self._tables[partition] = Tables(partition, bound.end, bound.committed, generation, bound.start)
+        return {place: bound.start for place, bound in bounds.items()}
+
+    def drop(self) -> None:
+        """Nothing is owned any more; what is in flight is not published."""
+        self._tables = {}
+        self._to_register = []
+        self._reranker = Reranker()
+        self._reranker.bundle = self._bundle
+
+    @property
+    def owned(self) -> tuple[int, ...]:
+        return tuple(self._tables)
+
+    def committed(self) -> dict[Place, int]:
+        return {(RESULT_SETS, tables.partition): tables.read_to for tables in self._tables.values() if tables.active}
+
+    # --- result-sets -----------------------------------------------------------------------------------------------
+
+    async def on_result_sets(self, batch: Batch) -> None:
+        """Registrations, in order. Until the tables are read, only the last record of a key counts."""
+        tables = self._tables.get(batch.partition)
+        if tables is None:
+            return
+        for message in batch.messages:
+            decoded = decode(
+                batch.topic,
+                message.key,
+                message.value,
+                kafka_time=message.kafka_time,
+                partition=batch.partition,
+                partitions=self._partitions[RESULT_SETS],
+                limits=self._settings.limits,
+            )
+            if message.offset >= tables.committed:
+                self._freshness.count_in(batch.topic, decoded)
+                for ack in await bury(self._doors.sender, batch, message, decoded):
+                    await ack
+            if message.value is None and message.key is not None:
+                self._close(tables, message.key.decode(errors="replace"))
+            for _, record in decoded.records:
+                if isinstance(record, ResultSet):
+                    self._open(tables, record, message.value or b"")
+        tables.read_to = batch.next_offset
+        self._activate(tables)
+
+    def _open(self, tables: Tables, registration: ResultSet, raw: bytes) -> None:
+        if tables.active:
+            self._to_register.append((registration, raw, tables.partition))
+            self._to_load.set()
+        else:
+            tables.registrations[registration.result_set_id] = (registration, raw)
+
+    def _close(self, tables: Tables, result_set_id: str) -> None:
+        if not tables.active:
+            tables.registrations[result_set_id] = None
+            return
+        self._to_register = [entry for entry in self._to_register if entry[0].result_set_id != result_set_id]
+        self._reranker.remove(result_set_id)
+        self._withdraw(tables, result_set_id)
+
+    # --- rankings read back ----------------------------------------------------------------------------------------
+
+    def on_published(self, record: Published) -> None:
+        """Someone's record: part of the table at first; later, another writer's calls for what should stand."""
+        tables = self._tables.get(record.partition)
+        if tables is None:
+            return
+        writer, version = decode_headers(record.headers)
+        epoch = version >> EPOCH_BITS
+        tables.highest_epoch = max(tables.highest_epoch, epoch)
+        if not tables.active:
+            tables.rankings[record.result_set_id] = record.value
+        elif writer != self.writer:
+            if epoch > tables.epoch:
+                self._doors.on_reread(f"{RANKINGS}[{record.partition}] has epoch {epoch}, this owner {tables.epoch}")
+            else:
+                self._overwrite(tables, record)
+
+    def _overwrite(self, tables: Tables, record: Published) -> None:
+        if record.result_set_id in self._reranker.sets.by_id:
+            self._reranker.touch_order(record.result_set_id)
+            self._wake.set()
+        elif record.value is not None and not self._is_awaited(record.result_set_id):
+            self._reranker.standing[record.result_set_id] = standing_of(decode_ranking(record.value))
+            self._withdraw(tables, record.result_set_id)
+
+    def _is_awaited(self, result_set_id: str) -> bool:
+        return any(registration.result_set_id == result_set_id for registration, _, _ in self._to_register)
+
+    def on_rankings_read(self, partition: int) -> None:
+        """`rankings` of the partition was read to its end."""
+        tables = self._tables.get(partition)
+        if tables is not None and not tables.rankings_read:
+            tables.rankings_read = True
+            self._activate(tables)
+
+    def _activate(self, tables: Tables) -> None:
+        """Both tables are read: this worker now speaks for the partition."""
+        if tables.active or not tables.rankings_read or tables.read_to < tables.end:
+            return
+        tables.active = True
+        tables.epoch = max(tables.generation, tables.highest_epoch + 1)
+        for result_set_id, value in tables.rankings.items():
+            self._reranker.standing[result_set_id] = None if value is None else standing_of(decode_ranking(value))
+        for result_set_id in tables.rankings:
+            if tables.registrations.get(result_set_id) is None:
+                self._withdraw(tables, result_set_id)
+        for entry in tables.registrations.values():
+            if entry is not None:
+                self._to_register.append((*entry, tables.partition))
+        log.info(
+            "rankings[%d]: %d registrations, epoch %d", tables.partition, len(tables.registrations), tables.epoch
+        )
+        tables.registrations, tables.rankings = {}, {}
+        self._to_load.set()
+
+    # --- feature-changes -------------------------------------------------------------------------------------------
+
+    def on_clock(self, times: Mapping[int, int]) -> None:
+        """Heartbeats of `behavior` by partition; sets expire by the least of them."""
+        for partition, time in times.items():
+            self._clocks[partition] = max(time, self._clocks.get(partition, 0))
+        self._expire()
+        self._wake.set()
+
+    def on_rows(self, hashes: Sequence[int], rows: Sequence[bytes]) -> None:
+        """Rows that changed: remembered for a minute, decoded only if a live set depends on them."""
+        for change in self.minute.add(self._doors.monotonic_ms(), hashes, rows):
+            self._apply(change)
+
+    def on_caught_up(self) -> None:
+        """The last minutes of `feature-changes` were read: from now on the minute covers what a read cannot see."""
+        self._caught_up = True
+        self._to_load.set()
+
+    def _apply(self, change: Change) -> None:
+        self._reranker.apply_change(change, kafka_time_of(change.blob))
+        if self._reranker.users.unread:
+            self._to_load.set()
+        if self._reranker.is_dirty:
+            self._wake.set()
+
+    @property
+    def clock(self) -> int | None:
+        """The log's clock (ms): the least of all partitions' heartbeats; None before each was heard."""
+        everyone = len(self._clocks) == self._partitions["behavior"]
+        return min(self._clocks.values()) if everyone else None
+
+    def _expire(self) -> None:
+        clock = self.clock
+        if clock is None:
+            return
+        for result_set_id in self._reranker.sets.expired(clock):
+            partition = self._reranker.sets.by_id[result_set_id].partition
+            self._reranker.remove(result_set_id)
+            self._withdraw(self._tables[partition], result_set_id)
+
+    # --- models ----------------------------------------------------------------------------------------------------
+
+    def on_bundle(self, bundle: Bundle) -> None:
+        """Another bundle is in force: every set is scored whole by it."""
+        if bundle.input_hash != input_hash():
+            raise ValueError(
+                f"bundle {bundle.bundle}/{bundle.version}: input_hash {bundle.input_hash}, this engine has {input_hash()}"
+            )
+        if self._bundle is not None and any(
+            bundle.models[name] != self._bundle.models[name] for name in ("product_encoder", "query_encoder")
+        ):
+            raise ValueError(f"bundle {bundle.bundle}/{bundle.version}: another encoder, rows must be read anew")
+        self._bundle = self._reranker.bundle = bundle
+        self._reranker.touch_all()
+        self._wake.set()
+
+    # --- load ------------------------------------------------------------------------------------------------------
+
+    async def run_loading(self) -> None:
+        """Read the rows of new sets and of users' histories, for ever, one bulk at a time."""
+        while True:
+            await self._to_load.wait()
+            self._to_load.clear()
+            while self._caught_up and (self._to_register or self._reranker.users.unread):
+                await self._load_some()
+
+    async def _load_some(self) -> None:
+        reranker, pending = self._reranker, self._to_register
+        self._to_register = []
+        fresh: list[LiveSet] = []
+        products: set[str] = set()
+        users: set[str] = set()
+        for registration, raw, partition in pending:
+            needs = reranker.register(registration, raw, partition)
+            if needs is not None:
+                fresh.append(needs.live)
+                products.update(needs.products)
+                users.update(() if needs.user_id is None else (needs.user_id,))
+        self._watch(users, products)
+        await self._read(reranker, ((USER_BEHAVIOR.name, users),))
+        while products or reranker.users.unread:
+            products |= reranker.users.unread
+            reranker.users.unread = set()
+            self._watch((), products)
+            await self._read(reranker, [(view.name, products) for view in PRODUCT_VIEWS])
+            products = set()
+        for live in fresh:
+            if reranker.sets.by_id.get(live.id) is live:
+                reranker.begin(live)
+        self._expire()
+        self._wake.set()
+
+    def _watch(self, users: Iterable[str], products: Iterable[str]) -> None:
+        """From now on changes of these entities are applied; those of the last minute are applied at once."""
+        hashes = {int.from_bytes(entity_hash("user", user), "little") for user in users}
+        hashes |= {int.from_bytes(entity_hash("product", product), "little") for product in products}
+        for change in self.minute.watch(hashes):
+            self._apply(change)
+
+    async def _read(self, reranker: Reranker, wanted: Sequence[tuple[str, Iterable[str]]]) -> None:
+        for view, entities in wanted:
+            names = sorted(entities)
+            for start in range(0, len(names), READ_ROWS):
+                some = names[start : start + READ_ROWS]
+                for entity, blob in zip(some, await self._read_rows(view, some), strict=True):
+                    if blob is not None:
+                        reranker.apply_change(Change(view, entity, blob), 0)
+
+    async def _read_rows(self, view: str, entities: Sequence[str]) -> list[bytes | None]:
+        while True:
+            begun = self._doors.monotonic_ms()
+            try:
+                blobs = await self._doors.store.read(self._spaces[view], entities)
+            except StoreUnavailable as error:
+                log.warning("waiting for the store: %s", error)
+                await asyncio.sleep(RETRY_S)
+                continue
+            if self._doors.monotonic_ms() - begun <= READ_LIMIT_MS:
+                return blobs
+
+    # --- rank ------------------------------------------------------------------------------------------------------
+
+    async def run_ranking(self) -> None:
+        """Score what is dirty and publish what moved, for ever. What gets dirty meanwhile waits for the next round."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._may_publish() and self._reranker.is_dirty:
+                if not await self._rank_some():
+                    break
+
+    def _may_publish(self) -> bool:
+        return self.clock is not None and self._bundle is not None and self._caught_up
+
+    async def _rank_some(self) -> bool:
+        reranker = self._reranker
+        if not self._model_is_away:
+            await self._encode_queries(reranker)
+        work = reranker.take()
+        if work is None:
+            return False
+        scores = None
+        if work.request is not None and not self._model_is_away:
+            try:
+                scores = await self._doors.scorer.score(work.request, work.bundle.models["ranker"])
+                self._freshness.count_scored(work.request.rows, work.whole_rows)
+            except ScorerUnavailable as error:
+                self._lose_model(error)
+        if reranker is not self._reranker:
+            return True  # the partitions went while the call was in flight: this is not ours to publish any more
+        if work.request is None:
+            scores = NO_SCORES
+        await self._publish(reranker.apply(work, scores, Times(self._doors.now_ms(), self.clock)))
+        return True
+
+    async def _encode_queries(self, reranker: Reranker) -> None:
+        waiting = reranker.without_query()
+        if not waiting or self._bundle is None:
+            return
+        texts = [live.registration.query or "" for live in waiting]
+        try:
+            vectors = await self._doors.scorer.encode_queries(texts, self._bundle.models["query_encoder"])
+        except ScorerUnavailable as error:
+            self._lose_model(error)
+            return
+        for live, vector in zip(waiting, vectors, strict=True):
+            live.query_vector = vector
+
+    def _lose_model(self, error: ScorerUnavailable) -> None:
+        log.warning("degraded: the model is away: %s", error)
+        self._model_is_away = True
+
+    async def run_probing(self) -> None:
+        """While the model is away, ask for it; when it is back, redo what it missed."""
+        while True:
+            await asyncio.sleep(PROBE_S)
+            if self._model_is_away and await self._doors.scorer.ready():
+                log.warning("the model is back")
+                self._model_is_away = False
+                self._reranker.touch_stopgaps()
+                self._wake.set()
+
+    # --- publish ---------------------------------------------------------------------------------------------------
+
+    async def _publish(self, rankings: Iterable[tuple[LiveSet, Ranking]]) -> None:
+        for live, ranking in rankings:
+            tables = self._tables.get(live.partition)
+            if tables is None or not tables.active or self._reranker.sets.by_id.get(live.id) is not live:
+                continue
+            clock = self.clock
+            if clock is not None and is_expired(live.registration, clock):
+                continue  # its null comes, or came, from _expire
+            version = tables.next_version()
+            value = encode_ranking(replace(ranking, version=version))
+            ack = await self._doors.sender.send(
+                RANKINGS,
+                value,
+                key=live.id.encode(),
+                partition=live.partition,
+                headers=ranking_headers(self.writer, version),
+            )
+            self._follow(ack, ranking)
+
+    def _withdraw(self, tables: Tables, result_set_id: str) -> None:
+        """Publish a null if something stands there."""
+        if self._reranker.standing.get(result_set_id) is None:
+            return
+        self._reranker.standing[result_set_id] = None
+        version = tables.next_version()
+        sending = self._doors.sender.send(
+            RANKINGS,
+            None,
+            key=result_set_id.encode(),
+            partition=tables.partition,
+            headers=ranking_headers(self.writer, version),
+        )
+        self._follow(_sent(sending), None)
+
+    def _follow(self, ack: Awaitable[object], ranking: Ranking | None) -> None:
+        """Watch an acknowledgement: a send that fails for good ends the process."""
+
+        def done(future: "asyncio.Future[object]") -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            if error is not None:
+                self._doors.on_crash(error)
+            elif ranking is not None:
+                self._freshness.count_ranking(ranking, self._doors.now_ms())
+
+        asyncio.ensure_future(ack).add_done_callback(done)
+
+
+async def _sent(sending: Awaitable[Awaitable[object]]) -> object:
+    return await (await sending)

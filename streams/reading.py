@@ -1,0 +1,157 @@
+"""Plain consumers of the ranking side, without a group: `feature-changes` for everyone, `rankings` read back, `models`."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from feature_repo.events import Bundle
+from streams.ranking_side import Published, RankingSide
+from streams.records import FEATURE_CHANGES, MODELS, RANKINGS, decode_changes
+from streams.settings import Settings
+from streams.validation import decode
+
+log = logging.getLogger(__name__)
+
+#: longer than the minute, so that a start has all of it
+LOOK_BACK_MS = 180_000
+
+
+def plain_consumer(settings: Settings) -> AIOKafkaConsumer:
+    """A consumer that belongs to no group and stops where its offsets are gone."""
+    return AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        fetch_max_wait_ms=settings.fetch_wait_ms,
+        max_partition_fetch_bytes=2 * settings.limits.message_bytes,
+        **settings.security(),
+    )
+
+
+async def is_read(consumer: AIOKafkaConsumer, partition: TopicPartition) -> bool:
+    """Whether a partition was read to its end: position >= highwater, whatever the last record was."""
+    highwater = consumer.highwater(partition)
+    return highwater is not None and await consumer.position(partition) >= highwater
+
+
+async def follow_changes(settings: Settings, partitions: int, side: RankingSide, now_ms: Callable[[], int]) -> None:
+    """`feature-changes` from three minutes back, for ever."""
+    consumer = plain_consumer(settings)
+    await consumer.start()
+    try:
+        places = [TopicPartition(FEATURE_CHANGES, p) for p in range(partitions)]
+        consumer.assign(places)
+        await _seek_back(consumer, places, now_ms() - LOOK_BACK_MS)
+        behind = set(places)
+        while True:
+            for records in (await consumer.getmany(timeout_ms=200)).values():
+                for record in records:
+                    _take_changes(side, record.value)
+            if behind:
+                behind = {place for place in behind if not await is_read(consumer, place)}
+                if not behind:
+                    side.on_caught_up()
+    finally:
+        await consumer.stop()
+
+
+def _take_changes(side: RankingSide, value: bytes) -> None:
+    decoded = decode_changes(value)
+    if isinstance(decoded, dict):
+        side.on_clock(decoded)
+    else:
+        hashes, rows = decoded
+        side.on_rows(hashes.tolist(), rows)
+
+
+async def _seek_back(consumer: AIOKafkaConsumer, places: Iterable[TopicPartition], since_ms: int) -> None:
+    places = list(places)
+    found = await consumer.offsets_for_times(dict.fromkeys(places, since_ms))
+    ends = await consumer.end_offsets(places)
+    for place in places:
+        there = found.get(place)
+        # a time past the end: None on Apache Kafka, timestamp -1 on Tansu
+        missing = there is None or there.timestamp is None or there.timestamp < 0
+        consumer.seek(place, ends[place] if missing else there.offset)
+
+
+class RankingsFollower:
+    """Reads back the owned partitions of `rankings` from their start, anew after every assignment."""
+
+    def __init__(self, settings: Settings, side: RankingSide) -> None:
+        self._settings = settings
+        self._side = side
+        self._again = asyncio.Event()
+
+    def restart(self) -> None:
+        """Other partitions are owned, or the same anew."""
+        self._again.set()
+
+    async def run(self) -> None:
+        """Follow for ever."""
+        consumer = plain_consumer(self._settings)
+        await consumer.start()
+        try:
+            while True:
+                await self._again.wait()
+                self._again.clear()
+                places = [TopicPartition(RANKINGS, partition) for partition in self._side.owned]
+                if places:
+                    consumer.assign(places)
+                    starts = await consumer.beginning_offsets(places)
+                    for place in places:
+                        consumer.seek(place, starts[place])
+                    await self._follow(consumer, places)
+                else:
+                    consumer.unsubscribe()
+        finally:
+            await consumer.stop()
+
+    async def _follow(self, consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]) -> None:
+        behind = set(places)
+        while not self._again.is_set():
+            batches = await consumer.getmany(timeout_ms=200)
+            if self._again.is_set():
+                return
+            for place, records in batches.items():
+                for record in records:
+                    key = (record.key or b"").decode(errors="replace")
+                    self._side.on_published(Published(place.partition, key, record.value, record.headers))
+            if behind:
+                read = {place for place in behind if await is_read(consumer, place)}
+                behind -= read
+                for place in read:
+                    self._side.on_rankings_read(place.partition)
+
+
+async def follow_models(settings: Settings, on_bundle: Callable[[Bundle], None]) -> None:
+    """`models` from its start, for ever: the newest bundle is in force."""
+    consumer = plain_consumer(settings)
+    await consumer.start()
+    try:
+        place = TopicPartition(MODELS, 0)
+        consumer.assign([place])
+        consumer.seek(place, (await consumer.beginning_offsets([place]))[place])
+        newest: Bundle | None = None
+        told: Bundle | None = None
+        while True:
+            for record in (await consumer.getmany(timeout_ms=200)).get(place, []):
+                newest = read_bundle(settings, record.key, record.value, record.timestamp) or newest
+            if newest is not None and newest != told and await is_read(consumer, place):
+                told = newest
+                on_bundle(newest)
+    finally:
+        await consumer.stop()
+
+
+def read_bundle(settings: Settings, key: bytes | None, value: bytes | None, kafka_time: int) -> Bundle | None:
+    """The bundle of a record of `models`; None, with a line in the log, for one that is not valid."""
+    decoded = decode(
+        MODELS, key, value, kafka_time=kafka_time, partition=0, partitions=1, limits=settings.limits
+    )
+    for rejected in decoded.rejected:
+        log.error("models: %s: %s", rejected.reason, rejected.text)
+    bundles = [record for _, record in decoded.records if isinstance(record, Bundle)]
+    return bundles[-1] if bundles else None

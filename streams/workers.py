@@ -1,0 +1,281 @@
+"""A worker process of one role: everything is put together here, and only here.
+
+    product   catalog, behavior, user-behavior -> rows, feature-changes, content, user-behavior
+    content   content -> Triton product_encoder -> rows, feature-changes
+    ranking   result-sets, feature-changes -> Triton ranker -> rankings
+
+A worker crashes rather than limps: whatever fails for good ends the process, and its next owner rewinds.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Literal
+from zlib import crc32
+
+from feature_repo.events import Bundle
+from feature_repo.row_store import RowStore, Space
+from feature_repo.views import PRODUCT_BEHAVIOR, PRODUCT_CATALOG, PRODUCT_CONTENT, USER_BEHAVIOR, View
+from serving.scorer import TritonScorer
+from streams import topics
+from streams.agents import Agents
+from streams.app import make_app
+from streams.content_side import ContentSide
+from streams.emitting import Emitter
+from streams.folding import BehaviorFolding, CatalogFolding, ContentFolding, UserFolding
+from streams.freshness import Freshness
+from streams.media import MediaStore
+from streams.owning import Bounds, Ownership, Place
+from streams.producing import KafkaSender
+from streams.product_side import ProductSide
+from streams.ranking_side import Doors as RankingDoors
+from streams.ranking_side import RankingSide
+from streams.reading import RankingsFollower, follow_changes, follow_models
+from streams.records import BEHAVIOR, CATALOG, CONTENT, FEATURE_CHANGES, USER_BEHAVIOR
+from streams.settings import Settings
+from streams.transport import Consumer, Hooks
+from streams.writing import Doors
+
+log = logging.getLogger(__name__)
+
+Role = Literal["product", "content", "ranking"]
+ROLES: tuple[Role, ...] = ("product", "content", "ranking")
+#: a flush on revoke and stop may take this long; what it does not write is read again
+LAST_FLUSH_S = 4.0
+#: two processes with one instance id are assigned everything again about once a second, for ever
+SETTLE_S = 3.0
+RESTLESS_ASSIGNMENTS = 5
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def crash(error: BaseException) -> None:
+    """End the process before anything else is acknowledged or sent; one clear line says why."""
+    log.critical("%s: %s", type(error).__name__, error, exc_info=not isinstance(error, (ValueError, RuntimeError)))
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def space_of(view: View, ids: topics.TopicIds, variant: str = "") -> Space:
+    """Where the rows of a view live on this cluster."""
+    return Space(ids.cluster, ids.topics[view.topic], view.name, variant)
+
+
+class Worker:
+    """One role in one process. `run` ends when it is told to stop."""
+
+    def __init__(self, role: Role, settings: Settings) -> None:
+        self._role = role
+        self._settings = settings
+        self._store = RowStore(settings.redis.get_secret_value())
+        self._sender = KafkaSender(settings)
+        self._scorer = TritonScorer(settings.triton)
+        self._media = MediaStore(settings.media)
+        self._freshness = Freshness()
+        self._assigned_at: list[float] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """1. check the log and the store  2. put the role together  3. consume until told to stop."""
+        # 1.
+        ids = await asyncio.to_thread(topics.check, self._settings)
+        for line in ids.differs:
+            log.warning("%s", line)
+        await self._store.check()
+        await self._sender.start()
+        address = self._freshness.serve(self._settings.metrics_port)
+        log.info("%s worker: metrics on %s", self._role, address)
+        # 2.
+        match self._role:
+            case "product":
+                app = self._product(ids)
+            case "content":
+                app = self._content(ids, await self._first_bundle())
+            case "ranking":
+                app = self._ranking(ids)
+        # 3.
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        await app.start()
+        await self._stop.wait()
+        await app.stop()
+        for task in self._tasks:
+            task.cancel()
+        await self._sender.stop()
+        await self._scorer.close()
+        await self._store.close()
+
+    # --- roles -----------------------------------------------------------------------------------------------------
+
+    def _product(self, ids: topics.TopicIds) -> Any:
+        emitter = self._emitter(ids)
+        views = {
+            CATALOG: (CatalogFolding(), space_of(PRODUCT_CATALOG, ids)),
+            BEHAVIOR: (BehaviorFolding(), space_of(PRODUCT_BEHAVIOR, ids)),
+            USER_BEHAVIOR: (UserFolding(), space_of(USER_BEHAVIOR, ids)),
+        }
+        app, ownership = self._owning_app(views, emitter)
+        side = ProductSide(
+            self._settings, ownership, emitter, self._sender, self._media, self._freshness, ids.partitions
+        )
+        Agents(app, crash).product(side)
+        self._spawn(side.run_clock)
+        if self._settings.heartbeats == "owner":
+            self._spawn(lambda: side.run_heartbeats(now_ms))
+        return app
+
+    def _content(self, ids: topics.TopicIds, bundle: Bundle) -> Any:
+        emitter = self._emitter(ids)
+        version = bundle.models["product_encoder"]
+        views = {CONTENT: (ContentFolding(), space_of(PRODUCT_CONTENT, ids, str(version)))}
+        app, ownership = self._owning_app(views, emitter)
+        side = ContentSide(ownership, self._sender, self._media, self._scorer, version)
+        Agents(app, crash).content(side)
+        self._spawn(lambda: follow_models(self._settings, lambda newer: self._keep_encoder(bundle, newer)))
+        return app
+
+    def _ranking(self, ids: topics.TopicIds) -> Any:
+        spaces = {view.name: space_of(view, ids) for view in (PRODUCT_CATALOG, PRODUCT_BEHAVIOR, USER_BEHAVIOR)}
+        doors = RankingDoors(self._store, self._scorer, self._sender, now_ms, monotonic_ms, crash, self._rewind)
+        side = RankingSide(self._settings, doors, spaces, self._freshness, ids.partitions)
+        follower = RankingsFollower(self._settings, side)
+
+        async def resume(bounds: Mapping[Place, Bounds], generation: int) -> Mapping[Place, int]:
+            offsets = await side.resume(bounds, generation)
+            follower.restart()
+            return offsets
+
+        async def revoked() -> None:
+            side.drop()
+            follower.restart()
+
+        def on_bundle(bundle: Bundle) -> None:
+            spaces[PRODUCT_CONTENT.name] = space_of(PRODUCT_CONTENT, ids, str(bundle.models["product_encoder"]))
+            side.on_bundle(bundle)
+
+        async def flush(ending: bool) -> None:
+            return None
+
+        hooks = Hooks(self._settings, resume, flush, side.committed, revoked)
+        self._app = make_app("ranking", self._settings, hooks)
+        Agents(self._app, crash).ranking(side)
+        self._spawn(lambda: follow_models(self._settings, on_bundle))
+        self._spawn(lambda: follow_changes(self._settings, ids.partitions[FEATURE_CHANGES], side, now_ms))
+        self._spawn(follower.run)
+        self._spawn(side.run_loading)
+        self._spawn(side.run_ranking)
+        self._spawn(side.run_probing)
+        return self._app
+
+    # --- parts of roles --------------------------------------------------------------------------------------------
+
+    def _emitter(self, ids: topics.TopicIds) -> Emitter:
+        partition = crc32(os.urandom(4)) % ids.partitions[FEATURE_CHANGES]
+        emitter = Emitter(self._sender, partition, self._freshness.on_change_sent(now_ms))
+        self._spawn(emitter.run)
+        return emitter
+
+    def _owning_app(self, views: Mapping[str, Any], emitter: Emitter) -> tuple[Any, Ownership]:
+        doors = Doors(
+            self._store,
+            emitter,
+            self._sender,
+            monotonic_ms,
+            self._freshness.on_rows_written(now_ms),
+            self._freshness.count_conflicts,
+        )
+        ownership = Ownership(
+            views,
+            doors,
+            flush_s=self._settings.flush_s,
+            accept_gap=self._settings.accept_gap,
+            on_rewind=self._rewind,
+            on_crash=crash,
+        )
+
+        async def resume(bounds: Mapping[Place, Bounds], generation: int) -> Mapping[Place, int]:
+            self._settle()
+            for _, space in views.values():
+                await self._store.publish_space(space)
+            return await ownership.resume(bounds)
+
+        async def flush(ending: bool) -> None:
+            try:
+                await asyncio.wait_for(ownership.flush(), LAST_FLUSH_S)
+            except TimeoutError:
+                log.warning("the last flush took longer than %s s: what it did not write is read again", LAST_FLUSH_S)
+
+        instance = self._settings.instance if self._settings.kafka_kind == "apache" else ""
+        hooks = Hooks(
+            self._settings,
+            resume,
+            flush,
+            ownership.committed,
+            ownership.drop,
+            f"freshrank-{self._role}-{instance}" if instance else None,
+        )
+        self._app = make_app(self._role, self._settings, hooks)
+        return self._app, ownership
+
+    def _settle(self) -> None:
+        now = time.monotonic()
+        self._assigned_at = [at for at in self._assigned_at if now - at < SETTLE_S] + [now]
+        if len(self._assigned_at) > RESTLESS_ASSIGNMENTS:
+            crash(RuntimeError(f"assigned {len(self._assigned_at)} times within {SETTLE_S} s: is another process "
+                               f"running with instance id {self._settings.instance!r}?"))  # fmt: skip
+
+    def _rewind(self, why: str) -> None:
+        log.warning("rewinding: %s", why)
+        self._freshness.count_rewind()
+        consumer = self._app.consumer
+        assert isinstance(consumer, Consumer)
+        consumer.request_seek()
+
+    async def _first_bundle(self) -> Bundle:
+        found: asyncio.Future[Bundle] = asyncio.get_running_loop().create_future()
+        reading = asyncio.create_task(follow_models(self._settings, lambda b: found.done() or found.set_result(b)))
+        try:
+            return await found
+        finally:
+            reading.cancel()
+
+    def _keep_encoder(self, ours: Bundle, newer: Bundle) -> None:
+        if newer.models["product_encoder"] != ours.models["product_encoder"]:
+            crash(RuntimeError(f"bundle {newer.bundle}/{newer.version} brings another encoder: starting anew with it"))
+
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None] | Awaitable[None]]) -> None:
+        async def watched() -> None:
+            try:
+                await work()
+            except Exception as error:
+                crash(error)
+
+        self._tasks.append(asyncio.create_task(watched()))
+
+
+async def _main(role: Role, settings: Settings) -> None:
+    await Worker(role, settings).run()
+
+
+def run(role: Role, settings: Settings) -> None:
+    """Run a worker until SIGINT or SIGTERM; exits with 1 and one line when something fails for good."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("aiokafka", "faust", "mode"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        asyncio.run(_main(role, settings))
+    except (OSError, RuntimeError, ValueError) as error:
+        crash(error)

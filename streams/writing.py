@@ -1,0 +1,416 @@
+"""One view's rows of one input partition: fold, emit at once, flush behind.
+
+    take      entries of a batch -> rows that are cached; the others are parked and loaded in bulk
+    emit      rows whose values changed (or that nobody knows the readers saw) -> feature-changes
+    flush     rows and agenda and marker in one script, after every output was acknowledged
+    agenda    a heartbeat re-evaluates the rows from whose windows a bucket has left, a slice at a time
+
+Everything here may be read again: a rewind drops this object and a new one resumes from the marker.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from feature_repo.row import Stamps, pack_row, pack_stamps
+from feature_repo.row_store import (
+    EMISSION_LIMIT_MS,
+    ROWS_PER_SCRIPT,
+    Loaded,
+    Marker,
+    RowStore,
+    RowWrite,
+    Space,
+    StoreUnavailable,
+    Stored,
+)
+from feature_repo.views import MINUTE_MS
+from streams.emitting import Emitter, Sender
+from streams.folding import Entry, Folding, Values, contains, merge
+from streams.records import Change
+
+LOAD_ROWS = 500
+PARKED_ENTRIES = 50_000
+CACHED_ROWS = 200_000
+AGENDA_SLICE = 500
+RETRY_S = 0.1
+
+
+class Rewind(Exception):
+    """The store does not hold what this worker last saw there: drop the cache and resume from the marker."""
+
+
+@dataclass(slots=True)
+class OwnedRow:
+    """A cached row and what has happened to it since it was last in the store."""
+
+    entity: str
+    state: Any
+    stamps: Stamps
+    read_stamps: bytes
+    as_of: int
+    kafka_time: int
+    #: what readers were told last; None when nobody knows
+    values: Values | None = None
+    due: int | None = None
+    changes: int = 0
+    pending: list[Entry] = field(default_factory=list)
+    #: Redis's clock (ms) at the oldest emission that no flush has carried yet
+    emitted_ms: int | None = None
+
+
+@dataclass(slots=True)
+class Flush:
+    """A row in a flush: what is written, and how far the row was then."""
+
+    row: OwnedRow
+    write: RowWrite
+    changes: int
+    pending: int
+    emitted_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What a writer needs of the world. `monotonic_ms` is the process's clock."""
+
+    store: RowStore
+    emitter: Emitter
+    sender: Sender
+    monotonic_ms: Callable[[], int]
+    on_written: Callable[[str, int, Iterable[int]], None]
+    on_conflict: Callable[[str, int], None]
+
+
+class RowWriter:
+    """The owner of the rows of one view and input partition. Call `begin` once, `take` for every batch."""
+
+    def __init__(self, folding: Folding[Any], space: Space, partition: int, doors: Doors) -> None:
+        self.folding = folding
+        self.space = space
+        self.partition = partition
+        self.position = 0
+        #: newest heartbeat (ms) that was read
+        self.clock = 0
+        self._doors = doors
+        self._rows: dict[str, OwnedRow] = {}
+        self._dirty: dict[str, OwnedRow] = {}
+        self._parked: dict[str, list[Entry]] = {}
+        self._parked_entries = 0
+        self._agenda: list[tuple[int, int]] = []
+        self._expected = b""
+        self._in_flight = b""
+        self._finished_clock = 0
+        self._redis_offset = 0
+        self._sends: list[Awaitable[object]] = []
+        self._flushing = asyncio.Lock()
+        self._dirty_since: int | None = None
+        self._freed = asyncio.Event()
+        self._to_load = asyncio.Event()
+        self._to_visit = asyncio.Event()
+
+    def begin(self, marker: Marker | None, start: int) -> None:
+        """Resume from the marker, or from `start`, the log's start, when there is none."""
+        self._expected = b"" if marker is None else marker.encode()
+        self.position = start if marker is None else marker.offset
+        self.clock = self._finished_clock = 0 if marker is None else marker.clock
+
+    @property
+    def written(self) -> int | None:
+        """Offset below which everything is in the store; None before the first flush."""
+        return Marker.decode(self._expected).offset if self._expected else None
+
+    # --- take ------------------------------------------------------------------------------------------------------
+
+    async def take(
+        self, entries: Sequence[Entry], position: int, heartbeats: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """Fold what one batch says. `position` is the next offset, heartbeats are (offset, event time in ms).
+
+        Waits only while too much is unwritten or unloaded: memory is bounded, Kafka keeps the rest.
+        """
+        touched: dict[str, tuple[OwnedRow, bool]] = {}
+        for entry in entries:
+            row = self._rows.get(entry.entity)
+            if row is None or entry.entity in self._parked:
+                self._parked.setdefault(entry.entity, []).append(entry)
+                self._parked_entries += 1
+            else:
+                again = self._apply(row, entry)
+                touched[entry.entity] = (row, again or touched.get(entry.entity, (row, False))[1])
+        for offset, time in heartbeats:
+            self._agenda.append((offset, time))
+            self.clock = max(self.clock, time)
+        self.position = position
+        for row, again in touched.values():
+            self._tell(row, again)
+        if self._parked:
+            self._to_load.set()
+        if heartbeats:
+            self._doors.emitter.pass_on({self.partition: self.clock})
+            self._to_visit.set()
+        await self._wait_for_room()
+
+    def track(self, ack: Awaitable[object]) -> None:
+        """An output of what was read up to now: the marker will not pass it before it is acknowledged."""
+        self._sends.append(ack)
+
+    async def _wait_for_room(self) -> None:
+        while self._parked_entries > PARKED_ENTRIES or self._unwritten_ms() > EMISSION_LIMIT_MS:
+            self._freed.clear()
+            await self._freed.wait()
+
+    def _unwritten_ms(self) -> int:
+        return 0 if self._dirty_since is None else self._doors.monotonic_ms() - self._dirty_since
+
+    def _apply(self, row: OwnedRow, entry: Entry) -> bool:
+        """Fold the entry unless the row holds it; forward what follows from it. True when it was read again."""
+        again = contains(row.stamps, entry)
+        changed = True
+        if not again:
+            changed = self.folding.fold(row.state, entry)
+            merge(row.stamps, entry)
+            row.pending.append(entry)
+            self._touch(row)
+        row.kafka_time = max(row.kafka_time, entry.kafka_time)
+        forward = self.folding.forward(row.entity, row.state, row.stamps, entry, changed)
+        if forward is not None:
+            self._sends.append(self._send(forward.topic, forward.key.encode(), forward.value))
+        return again
+
+    def _send(self, topic: str, key: bytes, value: bytes) -> Awaitable[object]:
+        async def sent() -> object:
+            return await (await self._doors.sender.send(topic, value, key=key))
+
+        return asyncio.ensure_future(sent())
+
+    def _touch(self, row: OwnedRow) -> None:
+        row.changes += 1
+        self._dirty[row.entity] = row
+        if self._dirty_since is None:
+            self._dirty_since = self._doors.monotonic_ms()
+
+    def _tell(self, row: OwnedRow, anyway: bool) -> None:
+        """Emit the row if its values changed, or if nobody knows what the readers saw."""
+        row.as_of = max(row.as_of, self.clock, self.folding.newest(row.state))
+        values = self.folding.values(row.state, row.as_of)
+        row.due = self.folding.next_change(row.state, row.as_of)
+        if anyway or values != row.values:
+            row.values = values
+            self._touch(row)
+            self._emit(row)
+
+    def _emit(self, row: OwnedRow) -> None:
+        change = Change(self.space.view, row.entity, self._blob(row))
+        self._doors.emitter.emit(self.folding.view.entity, change, row.kafka_time)
+        if row.emitted_ms is None:
+            row.emitted_ms = self._redis_now()
+
+    def _blob(self, row: OwnedRow) -> bytes:
+        values = self.folding.values(row.state, row.as_of) if row.values is None else row.values
+        return pack_row(
+            self.folding.view,
+            as_of=row.as_of,
+            event_time=self.folding.newest(row.state),
+            kafka_time=row.kafka_time,
+            ints=values.ints,
+            floats=values.floats,
+            strings=values.strings,
+            stamps=row.stamps,
+        )
+
+    def _redis_now(self) -> int | None:
+        # the offset was taken when an answer arrived, after Redis had read its clock: this is early, never late
+        return None if self._redis_offset == 0 else self._doors.monotonic_ms() + self._redis_offset
+
+    def _saw_redis_clock(self, redis_ms: int) -> None:
+        self._redis_offset = redis_ms - self._doors.monotonic_ms()
+
+    # --- load ------------------------------------------------------------------------------------------------------
+
+    async def run_loading(self) -> None:
+        """Load parked rows for ever, in bulk."""
+        while True:
+            await self._to_load.wait()
+            self._to_load.clear()
+            while self._parked:
+                await self._load_some(list(self._parked)[:LOAD_ROWS])
+
+    async def _load_some(self, entities: Sequence[str]) -> None:
+        loaded = await self._load(entities)
+        for entity, stored in zip(entities, loaded.rows, strict=True):
+            # the agenda may have loaded it meanwhile: then that row is the one that knows
+            row = self._rows.setdefault(entity, self._owned(entity, stored))
+            entries = self._parked.pop(entity)
+            self._parked_entries -= len(entries)
+            for entry in entries:
+                self._apply(row, entry)
+            self._tell(row, anyway=True)
+        self._freed.set()
+        self._evict()
+
+    async def _load(self, entities: Sequence[str]) -> Loaded:
+        at_send = self._expected
+        loaded = await self._until_there(lambda: self._doors.store.load(self.space, self.partition, entities))
+        self._saw_redis_clock(loaded.redis_ms)
+        if loaded.marker not in (at_send, self._expected, self._in_flight):
+            raise Rewind(f"marker {loaded.marker!r} found, {self._expected!r} expected")
+        return loaded
+
+    def _owned(self, entity: str, stored: Stored | None) -> OwnedRow:
+        if stored is None:
+            return OwnedRow(entity, self.folding.empty(), {}, b"", 0, 0)
+        state = self.folding.unpack(stored.state)
+        return OwnedRow(
+            entity, state, dict(stored.stamps), pack_stamps(stored.stamps), stored.as_of, stored.kafka_time
+        )
+
+    def _evict(self) -> None:
+        excess = len(self._rows) - CACHED_ROWS
+        if excess > 0:
+            for entity in [e for e in self._rows if e not in self._dirty][:excess]:
+                del self._rows[entity]
+
+    # --- agenda ----------------------------------------------------------------------------------------------------
+
+    async def run_agenda(self) -> None:
+        """Re-evaluate for every heartbeat the rows from whose windows a bucket has left."""
+        while True:
+            await self._to_visit.wait()
+            self._to_visit.clear()
+            while self._agenda:
+                # only the newest heartbeat matters: what an older one would change, it changes too
+                finished, time = len(self._agenda), max(time for _, time in self._agenda)
+                await self._visit(time)
+                self._finished_clock = max(self._finished_clock, time)
+                del self._agenda[:finished]
+
+    async def _visit(self, time: int) -> None:
+        while True:
+            await self.flush()
+            entities = await self._until_there(
+                lambda: self._doors.store.due(self.space, self.partition, time // MINUTE_MS, AGENDA_SLICE)
+            )
+            if not entities:
+                return
+            cold = [entity for entity in entities if entity not in self._rows and entity not in self._parked]
+            if cold:
+                loaded = await self._load(cold)
+                for entity, stored in zip(cold, loaded.rows, strict=True):
+                    self._rows.setdefault(entity, self._owned(entity, stored))
+            for entity in entities:
+                row = self._rows.get(entity)
+                if row is not None:
+                    self._touch(row)
+                    self._tell(row, anyway=row.values is None)
+            await asyncio.sleep(0)
+
+    # --- flush -----------------------------------------------------------------------------------------------------
+
+    def _low_water(self) -> Marker:
+        parked = (entry.input_offset for entries in self._parked.values() for entry in entries[:1])
+        agenda = (offset for offset, _ in self._agenda[:1])
+        return Marker(min(self.position, *parked, *agenda, self.position), self._finished_clock)
+
+    async def flush(self) -> None:
+        """1. pack the rows  2. await every output's acknowledgement  3. the script, which also sets the marker."""
+        async with self._flushing:
+            # 1. what is packed and how far the input was then belong together: no await between
+            marker = self._low_water().encode()
+            flushes = [self._pack(row) for row in self._dirty.values()]
+            since = self._doors.monotonic_ms()
+            if not flushes and marker == self._expected:
+                return
+            sends, self._sends = self._sends, []
+            # 2.
+            await self._doors.emitter.barrier()
+            for ack in sends:
+                await ack
+            # 3.
+            self._in_flight = marker
+            conflicts = await self._write(flushes, marker)
+            if not conflicts:
+                self._expected = marker
+            for flush in flushes:
+                if flush.row.entity not in conflicts:
+                    self._settle(flush)
+            self._dirty_since = since if self._dirty else None
+            self._freed.set()
+            written = [f.row.kafka_time for f in flushes if f.row.entity not in conflicts]
+            self._doors.on_written(self.space.view, self.partition, written)
+        if conflicts:
+            await self._mend(conflicts)
+
+    def _pack(self, row: OwnedRow) -> Flush:
+        stored = Stored(dict(row.stamps), row.as_of, row.kafka_time, self.folding.pack(row.state))
+        due = None if row.due is None else row.due // MINUTE_MS
+        write = RowWrite(row.entity, row.read_stamps, self._blob(row), stored, due)
+        flush = Flush(row, write, row.changes, len(row.pending), row.emitted_ms)
+        row.emitted_ms = None
+        return flush
+
+    async def _write(self, flushes: Sequence[Flush], marker: bytes) -> set[str]:
+        """The scripts, the last of which carries the marker; returns the entities that were not written."""
+        conflicts: set[str] = set()
+        chunks = [flushes[i : i + ROWS_PER_SCRIPT] for i in range(0, len(flushes), ROWS_PER_SCRIPT)] or [[]]
+        for number, chunk in enumerate(chunks):
+            carries = b"" if conflicts or number < len(chunks) - 1 else marker
+            conflicts |= await self._write_chunk(chunk, carries)
+        return conflicts
+
+    async def _write_chunk(self, chunk: Sequence[Flush], marker: bytes) -> set[str]:
+        while True:
+            emitted = [flush.emitted_ms for flush in chunk if flush.emitted_ms is not None]
+            writes = [flush.write for flush in chunk]
+            flushed = await self._until_there(
+                lambda: self._doors.store.flush(
+                    self.space, self.partition, self._expected, marker, writes, min(emitted, default=None)
+                )
+            )
+            self._saw_redis_clock(flushed.redis_ms)
+            match flushed.status:
+                case "ok":
+                    return set()
+                case "conflict":
+                    self._doors.on_conflict(self.space.view, len(flushed.conflicts))
+                    return set(flushed.conflicts)
+                case "late":
+                    await self._emit_again(chunk)
+                case _:
+                    raise Rewind(f"marker {flushed.marker!r} found, {self._expected!r} expected")
+
+    async def _emit_again(self, chunk: Sequence[Flush]) -> None:
+        for flush in chunk:
+            flush.row.emitted_ms = None
+            self._emit(flush.row)
+            flush.emitted_ms, flush.row.emitted_ms = flush.row.emitted_ms, None
+        await self._doors.emitter.barrier()
+
+    def _settle(self, flush: Flush) -> None:
+        row = flush.row
+        row.read_stamps = pack_stamps(flush.write.stored.stamps)
+        del row.pending[: flush.pending]
+        if row.changes == flush.changes:
+            self._dirty.pop(row.entity, None)
+
+    async def _mend(self, conflicts: Iterable[str]) -> None:
+        """Rows that another writer wrote meanwhile: read again, apply again, emit again."""
+        entities = list(conflicts)
+        loaded = await self._load(entities)
+        for entity, stored in zip(entities, loaded.rows, strict=True):
+            pending = self._rows[entity].pending
+            row = self._owned(entity, stored)
+            self._rows[entity] = row
+            self._touch(row)
+            for entry in pending:
+                self._apply(row, entry)
+            self._tell(row, anyway=True)
+
+    async def _until_there(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """The same call until Redis answers: the marker tells whether an earlier one had been carried out."""
+        while True:
+            try:
+                return await call()
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY_S)
