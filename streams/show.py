@@ -1,0 +1,147 @@
+"""What a terminal shows: progress, a list before and after, a summary. Plain lines where there is no terminal."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import isclose
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from streams.client import RankedItem
+
+#: one product's numbers in force by feature name; price in minor units
+Features = Mapping[str, float]
+#: called with (done, total, event time in ms)
+Report = Callable[[int, int, int], None]
+
+#: features that can be a reason, those that say most first
+REASONS: Final = ("price", "stock", "sales_1h", "sales_24h", "sales_7d", "sales_10m", "sales_total")
+MOST_REASONS: Final = 2
+MINOR_UNITS: Final = 100
+#: lines of progress where there is no terminal
+PLAIN_STEPS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A list at one moment: its items by rank, and the numbers of each product."""
+
+    items: Sequence[RankedItem]
+    features: Mapping[str, Features]
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        return {item.product_id: item.rank for item in self.items}
+
+
+def reasons(before: Features, after: Features) -> str:
+    """What changed about a product, at most two things: `price 4.25 → 3.75, sales_1h 3 → 9`."""
+    changed = [name for name in REASONS if name in after and after[name] != before.get(name, after[name])]
+    facts = [name for name in changed if name in ("price", "stock")]
+    windows = sorted(set(changed) - set(facts), key=lambda name: (-_growth(before[name], after[name]), name))
+    return ", ".join(_change(name, before[name], after[name]) for name in (facts + windows)[:MOST_REASONS])
+
+
+def movement(before: int | None, after: int) -> str:
+    """`▲ 3`, `▼ 2`, `=` or `new`, in rich's markup."""
+    if before is None:
+        return "[cyan]new[/]"
+    if before == after:
+        return "[dim]=[/]"
+    return f"[green]▲ {before - after}[/]" if before > after else f"[red]▼ {after - before}[/]"
+
+
+def list_table(
+    caption: str, before: Snapshot, after: Snapshot, titles: Mapping[str, str], also: Sequence[str] = (), top: int = 10
+) -> Table:
+    """The first `top` of a list as it is now, where each was before and why; then the products of `also`."""
+    table = Table(title=caption, title_justify="left", title_style="bold", expand=False)
+    for name in ("rank", "was"):
+        table.add_column(name, justify="right")
+    table.add_column("move", no_wrap=True)
+    table.add_column("product")
+    table.add_column("score", justify="right")
+    table.add_column("because")
+    was = before.ranks
+    for item in after.items:
+        if item.rank > top and item.product_id not in also:
+            continue
+        product = item.product_id
+        table.add_row(
+            str(item.rank),
+            str(was.get(product, "-")),
+            movement(was.get(product), item.rank),
+            titles.get(product, product),
+            f"{item.score:.3f}",
+            reasons(before.features.get(product, {}), after.features.get(product, {})),
+        )
+    return table
+
+
+def figures_table(caption: str, figures: Sequence[tuple[str, str]]) -> Table:
+    """Names and values."""
+    table = Table(title=caption, title_justify="left", title_style="bold", show_header=False)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    for name, value in figures:
+        table.add_row(name, value)
+    return table
+
+
+@contextmanager
+def progress(console: Console, label: str) -> Iterator[Report]:
+    """A bar on a terminal, some lines elsewhere."""
+    if not console.is_terminal:
+        yield _plain(console, label)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=False) as bar:
+        task = bar.add_task(label, total=None)
+
+        def report(done: int, total: int, event_ms: int) -> None:
+            bar.update(task, completed=done, total=total, description=f"{label} {when(event_ms)}")
+
+        yield report
+
+
+def when(event_ms: int) -> str:
+    """`Mon 28 Nov 2011 09:15`, or nothing for 0."""
+    return datetime.fromtimestamp(event_ms / 1000, UTC).strftime("%a %d %b %Y %H:%M") if event_ms else ""
+
+
+def _plain(console: Console, label: str) -> Report:
+    told = 0
+
+    def report(done: int, total: int, event_ms: int) -> None:
+        nonlocal told
+        step = done * PLAIN_STEPS // total if total else PLAIN_STEPS
+        if step > told:
+            told = step
+            console.print(f"{label}: {done:,} of {total:,} {when(event_ms)}".rstrip(), highlight=False)
+
+    return report
+
+
+def _change(name: str, before: float, after: float) -> str:
+    if name == "price":
+        return f"price {before / MINOR_UNITS:.2f} → {after / MINOR_UNITS:.2f}"
+    return f"{name} {_short(before)} → {_short(after)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if isclose(value, round(value), abs_tol=1e-6) else f"{value:.3g}"
+
+
+def _growth(before: float, after: float) -> float:
+    """How many times as much or as little; one piece more than nothing counts as two."""
+    return max((after + 1) / (before + 1), (before + 1) / (after + 1))
