@@ -98,6 +98,11 @@ class Ownership:
         """Offsets below which everything is in the store, as lag tools want them."""
         return {place: writer.written for place, writer in self._writers.items() if writer.written is not None}
 
+    def reached(self) -> dict[Place, int]:
+        """The same, counting a partition that was never flushed from where its reading began."""
+        return {place: writer.begun if writer.written is None else writer.written
+                for place, writer in self._writers.items()}
+
     def clocks(self, topic: str) -> dict[int, int]:
         """Newest heartbeat by partition of a topic."""
         return {p: writer.clock for (t, p), writer in self._writers.items() if t == topic and writer.clock}

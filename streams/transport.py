@@ -106,6 +106,8 @@ class Consumer(driver.Consumer):
 
     _seek_due = True
     epoch = 0
+    #: Kafka timestamp (ms) of the newest message read, by partition
+    read_times: Mapping[Place, int] = {}
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -186,8 +188,13 @@ class Consumer(driver.Consumer):
             None, batch, None, 0, 0, tp, generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
         self._committed_offset.setdefault(tp, None)
+        self.read_times = {**self.read_times, (tp.topic, tp.partition): last.timestamp}
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
         await self.wait_first(batch.done.wait(), self.suspend_flow.wait())
+
+    def end_of(self, place: Place) -> int:
+        """The offset after a partition's last, as of the newest fetch; 0 before the first."""
+        return self.highwater(TP(*place)) or 0
 
     @faust.Service.task
     async def _mirror_offsets(self) -> None:

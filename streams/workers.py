@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Literal
 from zlib import crc32
 
+import faust
+
 from feature_repo.events import Bundle
 from feature_repo.row_store import RowStore, Space
 from feature_repo.views import PRODUCT_BEHAVIOR, PRODUCT_CATALOG, PRODUCT_CONTENT, USER_BEHAVIOR, View
@@ -49,6 +51,7 @@ LAST_FLUSH_S = 4.0
 #: two processes with one instance id are assigned everything again about once a second, for ever
 SETTLE_S = 3.0
 RESTLESS_ASSIGNMENTS = 5
+PROGRESS_S = 0.5
 
 
 def now_ms() -> int:
@@ -83,6 +86,8 @@ class Worker:
         self._scorer = TritonScorer(settings.triton)
         self._media = MediaStore(settings.media)
         self._freshness = Freshness()
+        self._app: faust.App
+        self._reached: Callable[[], Mapping[Place, int]]
         self._assigned_at: list[float] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
@@ -110,6 +115,7 @@ class Worker:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
         await app.start()
+        self._spawn(lambda: self._report_progress(self._reached))
         await self._stop.wait()
         await app.stop()
         for task in self._tasks:
@@ -172,6 +178,7 @@ class Worker:
         hooks = Hooks(self._settings, resume, flush, side.committed, revoked)
         self._app = make_app("ranking", self._settings, hooks)
         Agents(self._app, crash).ranking(side)
+        self._reached = side.committed
         self._spawn(lambda: follow_models(self._settings, on_bundle))
         self._spawn(lambda: follow_changes(self._settings, ids.partitions[FEATURE_CHANGES], side, now_ms))
         self._spawn(follower.run)
@@ -228,7 +235,21 @@ class Worker:
             f"freshrank-{self._role}-{instance}" if instance else None,
         )
         self._app = make_app(self._role, self._settings, hooks)
+        self._reached = ownership.reached
         return self._app, ownership
+
+    async def _report_progress(self, reached: Callable[[], Mapping[Place, int]]) -> None:
+        """Markers and lag of the owned partitions, twice a second; `reached` are offsets below which all is done."""
+        started = now_ms()
+        while True:
+            consumer = self._app.consumer
+            assert isinstance(consumer, Consumer)
+            self._freshness.forget_partitions()
+            for (topic, partition), marker in reached().items():
+                lag = max(0, consumer.end_of((topic, partition)) - marker)
+                read_ms = consumer.read_times.get((topic, partition), started)
+                self._freshness.set_partition(topic, partition, marker=marker, lag=lag, read_ms=read_ms)
+            await asyncio.sleep(PROGRESS_S)
 
     def _settle(self) -> None:
         now = time.monotonic()

@@ -90,7 +90,7 @@ class RowWriter:
         self.folding = folding
         self.space = space
         self.partition = partition
-        self.position = 0
+        self.position = self.begun = 0
         #: newest heartbeat (ms) that was read
         self.clock = 0
         self._doors = doors
@@ -113,7 +113,7 @@ class RowWriter:
     def begin(self, marker: Marker | None, start: int) -> None:
         """Resume from the marker, or from `start`, the log's start, when there is none."""
         self._expected = b"" if marker is None else marker.encode()
-        self.position = start if marker is None else marker.offset
+        self.position = self.begun = start if marker is None else marker.offset
         self.clock = self._finished_clock = 0 if marker is None else marker.clock
 
     @property

@@ -1,0 +1,143 @@
+"""The whole engine on this machine: local parts, topics, the first bundle, workers; started and stopped together.
+
+    1. parts: broker, Redis, Triton on a copy of the model repository
+    2. topics, and a bundle on `models` when there is none
+    3. workers under a supervisor that restarts them
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from kafka import TopicPartition
+
+from feature_repo.events import Bundle
+from serving.model.bundle import REPOSITORY, default_bundle
+from serving.requests import MODELS as SERVED
+from streams import topics
+from streams.client import Connection, Publisher
+from streams.freshness import Snapshot, scrape
+from streams.local.ports import HeldPort
+from streams.local.stack import LocalStack
+from streams.local.supervisor import Supervisor
+from streams.records import BEHAVIOR, CATALOG, CONTENT, MODELS, RESULT_SETS, USER_BEHAVIOR
+from streams.settings import Settings
+
+READY_TIMEOUT_S = 60.0
+#: topics whose partitions each role owns
+OWNED = {"product": (CATALOG, BEHAVIOR, USER_BEHAVIOR), "content": (CONTENT,), "ranking": (RESULT_SETS,)}
+
+Say = Callable[[str], None]
+
+
+class LocalEngine:
+    """`workers` says how many of each role; `heartbeats` as in the settings."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        kafka_home: Path | None,
+        *,
+        workers: Mapping[str, int],
+        heartbeats: str,
+        say: Say,
+    ) -> None:
+        self.run_dir = run_dir
+        self.repository = run_dir / "model_repository"
+        self.stack = LocalStack(run_dir, kafka_home, self.repository, SERVED)
+        self.supervisor = Supervisor(run_dir / "workers", say)
+        self._workers = workers
+        self._heartbeats = heartbeats
+        self._say = say
+        self._metrics: dict[str, HeldPort] = {}
+
+    def start(self) -> None:
+        """Everything up, every partition owned. Raises PartFailed, RuntimeError, each one clear line."""
+        # 1.
+        copy_repository(REPOSITORY, self.repository)
+        self.stack.start()
+        # 2.
+        settings = self.settings
+        topics.create(settings)
+        publish_first_bundle(settings, default_bundle())
+        # 3.
+        for role, count in self._workers.items():
+            for number in range(count):
+                self.start_worker(role, number)
+
+    def start_worker(self, role: str, number: int) -> str:
+        """One more worker; its name."""
+        name = f"{role}-{number}"
+        port = self._metrics[name] = HeldPort()
+        port.hold()
+        argv = [sys.executable, "-m", "streams.cli", "worker", "--role", role, "--instance", name]
+        self.supervisor.start(name, argv, {**self.environment, "FRESHRANK_METRICS_PORT": str(port.number)})
+        return name
+
+    def wait_until_consuming(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Until every partition of every input has an owner that reads it. Raises RuntimeError."""
+        deadline = time.monotonic() + timeout_s
+        while missing := self._without_owner():
+            self.supervisor.poll()
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"nobody reads {', '.join(missing)}; see the logs in {self.run_dir / 'workers'}")
+            time.sleep(0.1)
+
+    def _without_owner(self) -> list[str]:
+        owned = {(row.topic, row.partition) for row in self.snapshot().partitions()}
+        many = self.settings.partitions
+        wanted = [topic for role in self._workers for topic in OWNED[role]]
+        return [f"{topic}[{p}]" for topic in wanted for p in range(many) if (topic, p) not in owned]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The FRESHRANK_ variables of this engine's workers and clients."""
+        return {
+            **self.stack.environment(),
+            "FRESHRANK_HEARTBEATS": self._heartbeats,
+            "FRESHRANK_MEDIA": f"file://{(self.run_dir / 'media').resolve()}",
+        }
+
+    @property
+    def settings(self) -> Settings:
+        """The same as settings of this process."""
+        chosen = {name.removeprefix("FRESHRANK_").lower(): value for name, value in self.environment.items()}
+        return Settings.model_validate(chosen)
+
+    @property
+    def metrics_addresses(self) -> dict[str, str]:
+        """Worker name -> host:port of its metrics."""
+        return {name: port.address for name, port in self._metrics.items()}
+
+    def snapshot(self) -> Snapshot:
+        """What all workers measure, merged."""
+        return scrape(list(self.metrics_addresses.values()), time.time_ns() // 1_000_000)
+
+    def stop(self) -> None:
+        """Workers first, then the parts; nothing is left behind."""
+        self.supervisor.stop_all()
+        self.stack.stop()
+        for port in self._metrics.values():
+            port.release()
+
+
+def copy_repository(tracked: Path, copy: Path) -> None:
+    """A run-time copy of the model repository: exports go there, never to the tracked folder."""
+    if not copy.exists():
+        shutil.copytree(tracked, copy, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def publish_first_bundle(settings: Settings, bundle: Bundle) -> None:
+    """The first record of `models`, unless there is one."""
+    connection = Connection.from_settings(settings)
+    consumer = connection.consumer()
+    try:
+        place = TopicPartition(MODELS, 0)
+        if consumer.end_offsets([place])[place] > consumer.beginning_offsets([place])[place]:
+            return
+    finally:
+        consumer.close()
+    with Publisher(connection) as publisher:
+        publisher.publish(bundle)
