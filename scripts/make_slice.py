@@ -27,7 +27,8 @@ def main() -> None:
     chosen = most_bought(rows, arguments.products)
     kept = [row for row in rows if row.code in chosen]
     arguments.out.write_bytes(packed(kept))
-    print(f"{arguments.out}: {len(kept):,} rows of {len(chosen):,} products, {arguments.out.stat().st_size:,} bytes")
+    size = arguments.out.stat().st_size
+    print(f"{arguments.out}: {len(kept):,} rows of {len(chosen):,} products, {size:,} bytes")  # noqa: T201
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -50,8 +50,6 @@ from streams.records import (
 from streams.settings import Limits, Settings
 from streams.validation import decode
 
-#: the longest time between a fetch and its answer when nothing is new
-FETCH_WAIT_MS: Final = 20
 #: how long `follow` waits for news before it looks at its own deadline
 POLL_S: Final = 0.1
 #: room for key and headers beside the largest value
@@ -86,13 +84,15 @@ class NotAcknowledged(ClientError):
 class Connection:
     """Where Kafka is and how to be let in. `security` holds the security arguments of kafka-python.
 
-    `idempotent` wants a broker that can (Apache Kafka; not Tansu).
+    `idempotent` wants a broker that can (Apache Kafka; not Tansu). `fetch_wait_ms` is how long an answer without news
+    is held back: news come at once on Apache Kafka, on Tansu only at half and at the end of it.
     """
 
     bootstrap: str
     security: Mapping[str, Any] = field(default_factory=dict)
     idempotent: bool = True
     timeout_s: float = 30.0
+    fetch_wait_ms: int = 50
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -119,7 +119,7 @@ class Connection:
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
+            fetch_max_wait_ms=self.fetch_wait_ms,
             max_poll_records=2000,
         )
 

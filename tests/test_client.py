@@ -1,5 +1,6 @@
 """The users' client: what it refuses, how it groups, that it waits for acknowledgements, and what it reads back."""
 
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -124,7 +125,8 @@ def test_a_single_record_is_keyed_by_its_id_and_goes_where_kafka_would_put_it(fa
 def test_a_cleared_field_is_sent_and_an_absent_one_is_not(fake: FakeConnection) -> None:
     publisher_on(fake).publish(Product(product_id="A", event_time=NOW, stock=None))
     sent = msgpack.unpackb(fake.fake.sent[0].value)
-    assert sent["stock"] is None and "price" not in sent
+    assert sent["stock"] is None
+    assert "price" not in sent
 
 
 def test_many_are_grouped_by_partition_in_their_order_without_a_key(fake: FakeConnection) -> None:
@@ -240,9 +242,14 @@ def test_leaving_the_block_flushes_and_disconnects(fake: FakeConnection) -> None
 
 def test_an_error_in_the_block_is_the_one_that_is_seen(fake: FakeConnection) -> None:
     fake.fake.errors = [KafkaTimeoutError("away")]
-    with pytest.raises(KeyError), publisher_on(fake) as publisher:
-        publisher.publish(purchase(1))
-        raise KeyError
+
+    def fails_after_a_send() -> None:
+        with publisher_on(fake) as publisher:
+            publisher.publish(purchase(1))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails_after_a_send()
     assert fake.fake.closed
 
 
@@ -372,7 +379,9 @@ def test_published_records_are_in_the_log_when_flush_returns(connection: Connect
         publisher.publish_many([purchase(number, f"p{number}") for number in range(100)])
         publisher.publish(purchase(100, "p1"))
         after = publisher.flush()
-    assert before == {} and {topic for topic, _ in after} == {BEHAVIOR} and len(after) == PARTITIONS
+    assert before == {}
+    assert {topic for topic, _ in after} == {BEHAVIOR}
+    assert len(after) == PARTITIONS
     consumer = connection.consumer()
     consumer.subscribe([BEHAVIOR])
     read: list[Any] = []
@@ -395,15 +404,18 @@ def test_latest_and_follow(connection: Connection) -> None:
     stand(connection, 2, two, None)
     with RankingsReader(connection) as reader:
         table = reader.latest()
-        assert [item.product_id for item in table[one].items] == ["B", "A", "C"] and two not in table
+        assert [item.product_id for item in table[one].items] == ["B", "A", "C"]
+        assert two not in table
         stand(connection, 1, three, encode_ranking(ranking(three, 1)))
         stand(connection, 1, one, encode_ranking(ranking(one, 1)))
         stand(connection, 3, one, None)
         news = {item.result_set_id: item for item in reader.follow(idle_s=1)}
         assert news[one] == ClosedSet(one, 3)
         fresh = news[three]
-        assert isinstance(fresh, FreshRanking) and fresh.version == 1
-        assert set(reader.latest()) >= {three} and one not in reader.latest()
+        assert isinstance(fresh, FreshRanking)
+        assert fresh.version == 1
+        assert set(reader.latest()) >= {three}
+        assert one not in reader.latest()
 
 
 @pytest.mark.parts
@@ -419,3 +431,15 @@ def test_a_large_record_fits_up_to_the_limit(connection: Connection) -> None:
 def test_nobody_there() -> None:
     with pytest.raises(Unreachable, match=r"no Kafka broker answers at 127.0.0.1:1"):
         Publisher(Connection("127.0.0.1:1", timeout_s=0.5)).delist("A")
+
+
+@pytest.mark.parts
+def test_the_reference_does_what_it_says(connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "client.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    stand(connection, 1, "search:heart", encode_ranking(ranking("search:heart", 1)))
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block.replace("127.0.0.1:9092", connection.bootstrap), "client.md", "exec"), names)
+    assert {topic for topic, _ in names["offsets"]} == {CATALOG, BEHAVIOR}
+    assert "search:heart ['A', 'B']" in capsys.readouterr().out

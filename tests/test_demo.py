@@ -116,7 +116,8 @@ def test_the_scene_has_real_lists_and_the_shirts(scene: Scene) -> None:
     assert sum(result_set.user_id is not None for result_set in scene.result_sets) == 2
     known = {product.product_id for product in scene.catalog}
     assert {product_id for result_set in scene.result_sets for product_id, _ in result_set.candidates} <= known
-    assert scene.result_sets[-1].result_set_id == SHIRT_SET and set(scene.heroes) < known
+    assert scene.result_sets[-1].result_set_id == SHIRT_SET
+    assert set(scene.heroes) < known
 
 
 def test_the_scene_splits_past_and_replay(scene: Scene) -> None:
@@ -125,14 +126,16 @@ def test_the_scene_splits_past_and_replay(scene: Scene) -> None:
     assert all(scene.start_ms <= event.event_time < scene.end_ms for event in scene.events)
     assert min(event.event_time for event in scene.past) < scene.start_ms - 7 * DAY_MS
     times = [event.event_time for event in scene.events]
-    assert times == sorted(times) and len(times) == 300 + len(scene.story.events)
+    assert times == sorted(times)
+    assert len(times) == 300 + len(scene.story.events)
 
 
 def test_everything_is_sent_and_the_clock_ends_with_the_scene(scene: Scene) -> None:
     engine = Engine()
     summary, _ = played(scene, engine)
     assert engine.sent == [*scene.catalog, *scene.past, *scene.events]
-    assert engine.beats[0] == scene.start_ms and engine.beats[-1] == scene.end_ms
+    assert engine.beats[0] == scene.start_ms
+    assert engine.beats[-1] == scene.end_ms
     assert engine.registered == list(scene.result_sets)
     assert summary.events_replayed == len(scene.events)
 
@@ -142,19 +145,22 @@ def test_the_summary_counts_the_replay_alone(scene: Scene) -> None:
     told = json.loads(summary.to_json())
     assert all(told[name] == 300 for name in demo.COUNTERS)
     assert (told["latency_p50_ms"], told["latency_p99_ms"], told["price_latency_p50_ms"]) == (12.3, 56.0, 9.0)
-    assert summary.verified and "verify: 9 of 9 result sets equal to the oracle" in text
+    assert summary.verified
+    assert "verify: 9 of 9 result sets equal to the oracle" in text
 
 
 def test_the_lists_show_what_moved_and_why(scene: Scene) -> None:
     _, text = played(scene, Engine())
-    assert SHIRT_SET in text and "▲ 99" in text
+    assert SHIRT_SET in text
+    assert "▲ 99" in text
     assert "price 3.95 → 3.35, sales_7d 3 → 9" in text
     assert all(scene.titles[hero] in text for hero in scene.heroes)
 
 
 def test_without_a_terminal_there_are_plain_lines(scene: Scene) -> None:
     _, text = played(scene, Engine())
-    assert "\x1b" not in text and "\r" not in text
+    assert "\x1b" not in text
+    assert "\r" not in text
     assert "first order of each list: 9 of 9" in text
     assert f"replay: {len(scene.events)} of {len(scene.events)}" in text
 
@@ -212,7 +218,11 @@ def test_a_list_shows_its_top_and_who_else_matters() -> None:
     out = io.StringIO()
     Console(file=out, width=100).print(table)
     lines = out.getvalue()
-    assert table.row_count == 4 and "Mug" in lines and "p18" in lines and "p17" not in lines and "▼ 19" in lines
+    assert table.row_count == 4
+    assert "Mug" in lines
+    assert "p18" in lines
+    assert "p17" not in lines
+    assert "▼ 19" in lines
 
 
 def test_a_bar_on_a_terminal() -> None:
@@ -220,4 +230,5 @@ def test_a_bar_on_a_terminal() -> None:
     console = Console(file=out, width=100, force_terminal=True)
     with progress(console, "replay") as report:
         report(5, 10, 1_322_265_600_000)
-    assert "5/10" in out.getvalue() and "Sat 26 Nov 2011 00:00" in out.getvalue()
+    assert "5/10" in out.getvalue()
+    assert "Sat 26 Nov 2011 00:00" in out.getvalue()

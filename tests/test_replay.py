@@ -130,7 +130,8 @@ def test_pace_by_event_time() -> None:
 def test_progress_tells_count_total_and_event_time() -> None:
     told: list[tuple[int, int, int]] = []
     replayer(Log(), Speed(events_per_s=10), Clock()).replay(events(), START, END, lambda *at: told.append(at))
-    assert told[-1] == (4, 4, START + 130 * MINUTE_MS) and [count for count, _, _ in told] == [1, 2, 3, 4]
+    assert told[-1] == (4, 4, START + 130 * MINUTE_MS)
+    assert [count for count, _, _ in told] == [1, 2, 3, 4]
 
 
 def test_a_stopped_replay_closes_the_minute_it_began() -> None:
@@ -161,11 +162,13 @@ def test_a_pause_holds_and_is_not_caught_up() -> None:
     worker.start()
     assert held.wait(5)
     worker.join(0.05)
-    assert worker.is_alive() and sent == [1, 2]
+    assert worker.is_alive()
+    assert sent == [1, 2]
     clock.now += 100
     running.resume()
     worker.join(5)
-    assert not worker.is_alive() and sent == [1, 2, 3, 4]
+    assert not worker.is_alive()
+    assert sent == [1, 2, 3, 4]
     assert clock.waits == pytest.approx([0.1, 0.1, 0.1])
 
 
@@ -176,7 +179,8 @@ def test_prime_sends_the_catalog_then_the_past_then_the_clock() -> None:
     told: list[tuple[int, int, int]] = []
     count = replayer(log, Speed(), Clock()).prime(catalog, past, START + DAY_MS, lambda *at: told.append(at))
     assert (count, log.sent) == (4, [catalog, past, START + DAY_MS])
-    assert log.flushes == 1 and told[-1] == (4, 4, START + DAY_MS)
+    assert log.flushes == 1
+    assert told[-1] == (4, 4, START + DAY_MS)
 
 
 def test_the_last_week_of_the_slice() -> None:
@@ -185,4 +189,5 @@ def test_the_last_week_of_the_slice() -> None:
     done = replayer(log, Speed(), Clock()).replay(week, history.split_ms, history.end_ms)
     assert done == Replayed(len(week), history.end_ms, True)
     beaten = [item for item in log.sent if isinstance(item, int)]
-    assert beaten == sorted(set(beaten)) and max(b - a for a, b in pairwise(beaten)) <= HOUR_MS
+    assert beaten == sorted(set(beaten))
+    assert max(b - a for a, b in pairwise(beaten)) <= HOUR_MS

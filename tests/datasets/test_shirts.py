@@ -29,10 +29,13 @@ def test_products_are_complete() -> None:
     for shirt in garments:
         product = shirt.product
         assert GARMENT_NAMES[shirt.garment] in str(product.title)
-        assert isinstance(product.price, int) and product.price > 1000
-        assert isinstance(product.stock, int) and product.stock > 0
+        assert isinstance(product.price, int)
+        assert product.price > 1000
+        assert isinstance(product.stock, int)
+        assert product.stock > 0
         assert (product.currency, product.event_time) == ("CNY", NOW)
-        assert isinstance(product.image, bytes) and len(product.image) < 8192
+        assert isinstance(product.image, bytes)
+        assert len(product.image) < 8192
 
 
 def test_some_titles_leave_the_colour_to_the_picture() -> None:
@@ -81,10 +84,12 @@ def test_the_story() -> None:
     assert all(NOW <= event.event_time < NOW + DAY_MS for event in told.events)
     assert all(a.event_time <= b.event_time for a, b in pairwise(told.events))
     purchases = [event for event in told.events if isinstance(event, Behavior)]
-    assert {event.product_id for event in purchases} == {told.bought} and len(purchases) == 60
+    assert {event.product_id for event in purchases} == {told.bought}
+    assert len(purchases) == 60
     patches = {event.product_id: event for event in told.events if isinstance(event, Product)}
     before = {shirt.product.product_id: shirt.product for shirt in garments}[told.discounted].price
-    assert isinstance(before, int) and patches[told.discounted].price == before * 6 // 10
+    assert isinstance(before, int)
+    assert patches[told.discounted].price == before * 6 // 10
     assert patches[told.sold_out].stock == 0
 
 
