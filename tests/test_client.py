@@ -29,6 +29,7 @@ from streams.client import (
     Registrar,
     Unreachable,
 )
+from streams.local.apache_kafka import ApacheKafka
 from streams.local.tansu import TansuBroker
 from streams.records import (
     BEHAVIOR,
@@ -43,7 +44,7 @@ from streams.records import (
     ranking_headers,
 )
 from streams.settings import Limits, Settings
-from tests.parts import running
+from tests.parts import kafka_home, running
 
 NOW_S = 1_700_000_000.0
 NOW = int(NOW_S * 1000)
@@ -347,20 +348,17 @@ def test_a_ranking_as_objects() -> None:
 # --- with a broker -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TansuBroker]:
-    """A broker of this module's own: the client's topics have fixed names."""
+@pytest.fixture(scope="module", params=["tansu", pytest.param("apache", marks=pytest.mark.kafka)])
+def connection(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    """Both kinds of broker, each this module's own: the client's topics have fixed names."""
     folder: Path = tmp_path_factory.mktemp("client")
-    with running(TansuBroker(folder)) as part:
+    home = kafka_home()
+    part = ApacheKafka(folder, home) if request.param == "apache" and home is not None else TansuBroker(folder)
+    with running(part):
         admin = KafkaAdminClient(bootstrap_servers=part.address)
         admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in (CATALOG, BEHAVIOR, RESULT_SETS, RANKINGS)])
         admin.close()
-        yield part
-
-
-@pytest.fixture
-def connection(own_broker: TansuBroker) -> Connection:
-    return Connection(own_broker.address, idempotent=False, timeout_s=10)
+        yield Connection(part.address, idempotent=part.kind == "apache", timeout_s=10)
 
 
 def stand(connection: Connection, version: int, name: str, value: bytes | None) -> None:
