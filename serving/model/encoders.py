@@ -43,15 +43,14 @@ class ImageEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(3, 16, 5, stride=2, padding=2),
+            nn.Conv2d(3, 16, 4, stride=4),
             nn.GELU(),
             nn.Conv2d(16, 32, 3, stride=2, padding=1),
             nn.GELU(),
             nn.Conv2d(32, 48, 3, stride=2, padding=1),
             nn.GELU(),
-            nn.AdaptiveAvgPool2d(2),
             nn.Flatten(),
-            nn.Linear(48 * 4, EMBEDDING_DIM),
+            nn.Linear(48 * 16, EMBEDDING_DIM),
         )
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -1,0 +1,249 @@
+"""Events -> lists to learn from: what a shopper was shown, features as of that moment, and what was bought next.
+
+Features are made by the functions that make them in production, from events before the moment, so a list is what
+the engine would have ranked then.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import log
+from random import Random
+
+import numpy as np
+from msgspec import UNSET
+
+from feature_repo.events import Behavior, Product
+from feature_repo.features import HISTORY_EVENTS, BehaviorState, behavior_values, fold_behavior
+from feature_repo.views import DAY_MS, NUMERIC_FIELDS, UNKNOWN
+from serving.datasets.online_retail import History
+from serving.datasets.shirts import COLOUR_NAMES, GARMENT_NAMES, Shirt, sales
+from serving.preprocess import PreparedProducts, prepare_products
+from serving.requests import Floats, Ints, ProductContent
+from serving.retrieval import TextIndex, queries
+
+#: candidates of a list of the real shop, as its retrieval gives them
+CANDIDATES = 100
+#: bought within this time after the moment = wanted at the moment
+BOUGHT_WITHIN_MS = DAY_MS
+#: windows fill before the first list is made
+WARM_UP_MS = 7 * DAY_MS
+
+SHIRTS_SHOWN = 40
+SHIRTS_BOUGHT = 4
+#: tastes of the simulated shirt shopper: the garment and the colour that were asked for count most, among those what
+#: sells and what is cheap. They belong to the drawn data, as its colours do; the model has to find them out.
+TASTE_MATCH, TASTE_SALES, TASTE_PRICE = 5.0, 0.8, 2.5
+#: fen; where the price term of that taste is nil
+USUAL_PRICE = 10_000
+
+#: what `serving.users` reads: (type, product_id, position, event_time in ms), oldest first
+Events = tuple[tuple[str, str, int | None, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedList:
+    """One list at one moment, n candidates: `items` [n] rows of the shop's catalogue, `numeric` [n, F], `retrieval`
+    [n], `bought` [n] 0 or 1, and the shopper's events before."""
+
+    query: str
+    time_ms: int
+    items: Ints
+    numeric: Floats
+    retrieval: Floats
+    bought: Floats
+    history: Events = ()
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A catalogue, and lists that were shown from it in order of time."""
+
+    products: tuple[ProductContent, ...]
+    lists: tuple[RankedList, ...]
+
+    @cached_property
+    def prepared(self) -> PreparedProducts:
+        """The whole catalogue as the product encoder reads it."""
+        return prepare_products(self.products)
+
+    def between(self, since_ms: int, until_ms: int) -> tuple[RankedList, ...]:
+        """The lists of [since_ms, until_ms)."""
+        return tuple(one for one in self.lists if since_ms <= one.time_ms < until_ms)
+
+
+def online_retail(history: History, seed: int, per_day: int, report: Callable[[int, int], None]) -> Shop:
+    """Lists at up to `per_day` invoices a day: a phrase of a title that was bought asks, the shop's text search
+    answers. Wanted is what that customer buys in the 24 hours from the moment on.
+
+    `report` is told (days done, days in all).
+    """
+    index = TextIndex([(product.product_id, _words(product.title)) for product in history.products])
+    shelf = _Shelf(product.product_id for product in history.products)
+    events = history.events(history.start_ms, history.end_ms)
+    ahead = next(events, None)
+    days = (history.end_ms - history.start_ms) // DAY_MS
+    lists: list[RankedList] = []
+    for visit in _visits(history, Random(seed), per_day):
+        while ahead is not None and ahead.event_time < visit.time_ms:
+            shelf.fold(ahead)
+            ahead = next(events, None)
+        found = [(name, score) for name, score in index.search(visit.query, 2 * CANDIDATES) if shelf.knows(name)]
+        lists.append(_ranked_list(shelf, visit, found[:CANDIDATES]))
+        report((visit.time_ms - history.start_ms) // DAY_MS, days)
+    report(days, days)
+    return Shop(tuple(map(_content, history.products)), tuple(one for one in lists if one.bought.any()))
+
+
+def drawn_shirts(shirts: Sequence[Shirt], seed: int, count: int, until_ms: int) -> Shop:
+    """`count` lists of drawn shirts, and what a simulated shopper buys who asks for a colour and a garment.
+
+    Sales are events folded like any others. A title may not name the colour: then only the picture can tell it.
+    """
+    random = Random(seed)
+    by_id = {shirt.product.product_id: shirt for shirt in shirts}
+    shelf = _Shelf(by_id)
+    for shirt in shirts:
+        shelf.fold(shirt.product)
+    for event in sales(shirts, until_ms, seed):
+        shelf.fold(event)
+    index = TextIndex([(name, _words(shirt.product.title)) for name, shirt in by_id.items()])
+    lists = []
+    for _ in range(count):
+        shown = random.sample(sorted(by_id), min(SHIRTS_SHOWN, len(by_id)))
+        colour, garment = random.choice(list(COLOUR_NAMES)), random.choice(list(GARMENT_NAMES))
+        query = random.choice((COLOUR_NAMES[colour] + GARMENT_NAMES[garment], f"{colour} {garment}"))
+        scores = dict(index.search(query, len(by_id)))
+        taste = {name: _taste(by_id[name], colour, garment) + _gumbel(random) for name in shown}
+        wanted = frozenset(sorted(shown, key=lambda name: -taste[name])[:SHIRTS_BOUGHT])
+        found = [(name, scores.get(name, 0.0)) for name in shown]
+        lists.append(_ranked_list(shelf, _Visit(until_ms, query, wanted, ()), found))
+    return Shop(tuple(_content(shirt.product) for shirt in shirts), tuple(lists))
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """Somebody asks at a moment; `wanted` is what they buy from then on."""
+
+    time_ms: int
+    query: str
+    wanted: frozenset[str]
+    history: Events
+
+
+class _Shelf:
+    """The state of every product at a moment: folded event by event."""
+
+    def __init__(self, catalogue: Iterable[str]) -> None:
+        self._rows = {name: row for row, name in enumerate(catalogue)}
+        self._prices: dict[str, int] = {}
+        self._behavior: defaultdict[str, BehaviorState] = defaultdict(BehaviorState)
+
+    def fold(self, event: Product | Behavior) -> None:
+        if isinstance(event, Behavior):
+            fold_behavior(self._behavior[event.product_id], event)
+        elif event.price is not UNSET:
+            self._prices[event.product_id] = UNKNOWN if event.price is None else event.price
+
+    def knows(self, name: str) -> bool:
+        return name in self._prices
+
+    def items(self, names: Sequence[str]) -> Ints:
+        """[n] rows of the catalogue."""
+        return np.array([self._rows[name] for name in names], np.int32)
+
+    def numeric(self, names: Sequence[str], as_of: int) -> Floats:
+        """[n, F] as of a moment in ms."""
+        values = [[self._prices[name], *behavior_values(self._behavior[name], as_of)] for name in names]
+        return np.array(values, np.float32).reshape(len(names), len(NUMERIC_FIELDS))
+
+
+def _ranked_list(shelf: _Shelf, visit: _Visit, found: Sequence[tuple[str, float]]) -> RankedList:
+    names = [name for name, _ in found]
+    return RankedList(
+        query=visit.query,
+        time_ms=visit.time_ms,
+        items=shelf.items(names),
+        numeric=shelf.numeric(names, visit.time_ms),
+        retrieval=np.array([score for _, score in found], np.float32),
+        bought=np.array([name in visit.wanted for name in names], np.float32),
+        history=visit.history,
+    )
+
+
+def _visits(history: History, random: Random, per_day: int) -> list[_Visit]:
+    """A sample of the invoices in order of time, each with a query that one of its products would answer."""
+    phrases = _phrases(history)
+    bought: defaultdict[str, list[Behavior]] = defaultdict(list)
+    invoices: defaultdict[str, list[Behavior]] = defaultdict(list)
+    for event in history.behavior:
+        bought[_customer(event)].append(event)
+        if event.type == "purchase":
+            invoices[str(event.session_id)].append(event)
+    days: defaultdict[int, list[list[Behavior]]] = defaultdict(list)
+    for invoice in invoices.values():
+        if invoice[0].event_time >= history.start_ms + WARM_UP_MS:
+            days[invoice[0].event_time // DAY_MS].append(invoice)
+    visits = []
+    for _, of_day in sorted(days.items()):
+        for invoice in random.sample(of_day, min(per_day, len(of_day))):
+            asked = sorted({phrase for event in invoice for phrase in phrases[event.product_id]})
+            if asked:
+                own = bought[_customer(invoice[0])]
+                visits.append(_visit(invoice[0].event_time, random.choice(asked), own))
+    return sorted(visits, key=lambda visit: visit.time_ms)
+
+
+def _visit(time_ms: int, query: str, own: Sequence[Behavior]) -> _Visit:
+    """`own` are all events of the customer in order of time; what came before is history, what comes is wanted."""
+    now, then = (bisect_left(own, moment, key=_event_time) for moment in (time_ms, time_ms + BOUGHT_WITHIN_MS))
+    wanted = frozenset(event.product_id for event in own[now:then] if event.type == "purchase")
+    past = own[max(0, now - HISTORY_EVENTS) : now]
+    return _Visit(time_ms, query, wanted, tuple((e.type, e.product_id, e.position, e.event_time) for e in past))
+
+
+def _phrases(history: History) -> dict[str, list[str]]:
+    """By product, the queries that its title holds."""
+    asked = queries(history, CANDIDATES)
+    titles = {product.product_id: f" {_words(product.title).lower()} " for product in history.products}
+    return {name: [phrase for phrase in asked if f" {phrase} " in title] for name, title in titles.items()}
+
+
+def _taste(shirt: Shirt, colour: str, garment: str) -> float:
+    """How much the simulated shopper likes a shirt."""
+    price = shirt.product.price
+    if not isinstance(price, int):
+        raise ValueError(f"{shirt.product.product_id} has no price")
+    match = (shirt.colour == colour) + (shirt.garment == garment)
+    return TASTE_MATCH * match + TASTE_SALES * log(1 + shirt.weekly_sales) - TASTE_PRICE * log(price / USUAL_PRICE)
+
+
+def _gumbel(random: Random) -> float:
+    """Noise that makes a choice by the greatest utility a choice by softmax."""
+    return -log(-log(random.uniform(1e-12, 1 - 1e-12)))
+
+
+def _content(product: Product) -> ProductContent:
+    return ProductContent(
+        product_id=product.product_id,
+        title=_words(product.title),
+        description=_words(product.description),
+        brand=_words(product.brand),
+        category=tuple(product.category) if isinstance(product.category, list) else (),
+        image=product.image if isinstance(product.image, bytes) else None,
+    )
+
+
+def _words(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _customer(event: Behavior) -> str:
+    """Who bought; an invoice without a customer is one of its own."""
+    return event.user_id or f"invoice {event.session_id}"
+
+
+def _event_time(event: Behavior) -> int:
+    return event.event_time

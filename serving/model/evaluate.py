@@ -1,0 +1,165 @@
+"""How good an order is: NDCG@10 of the model, of the floors, and of the model without one of its parts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feature_repo.views import NUMERIC_FIELDS, UNKNOWN
+from serving.model.dataset import RankedList, Shop
+from serving.model.encoders import IMAGE, TEXT, ProductEncoder, QueryEncoder
+from serving.model.ranker import Ranker
+from serving.preprocess import prepare_texts
+from serving.requests import Floats, Ints, ScoreRequest
+from serving.users import user_vector
+
+TOP: Final = 10
+PRICE: Final = NUMERIC_FIELDS.index("price")
+SALES: Final = NUMERIC_FIELDS.index("sales_7d")
+#: products encoded at a time: bounds the memory of the pictures
+ENCODED_ROWS: Final = 512
+
+
+@dataclass(frozen=True)
+class Nets:
+    """The three nets. In training the two towers hold one and the same text encoder."""
+
+    product_encoder: ProductEncoder
+    query_encoder: QueryEncoder
+    ranker: Ranker
+
+    @property
+    def by_name(self) -> dict[str, torch.nn.Module]:
+        """The nets by their names in a model repository."""
+        return {
+            "product_encoder": self.product_encoder,
+            "query_encoder": self.query_encoder,
+            "ranker": self.ranker,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Mean NDCG@10 over the lists of a shop; `without` has one entry for each part that was masked."""
+
+    shop: str
+    lists: int
+    model: float
+    popularity: float
+    retrieval: float
+    without: dict[str, float]
+
+
+def quality(name: str, nets: Nets, shop: Shop, lists: Sequence[RankedList]) -> Quality:
+    """NDCG@10 of the model and of the floors (sales_7d at that moment, the retrieval's own order) on the same lists."""
+    whole = request(nets, shop, lists)
+    bought = np.concatenate([one.bought for one in lists])
+
+    def ndcg(scores: Floats) -> float:
+        return mean_ndcg(scores, bought, whole.set_index)
+
+    return Quality(
+        shop=name,
+        lists=len(lists),
+        model=ndcg(logits(nets.ranker, whole)),
+        popularity=ndcg(whole.numeric[:, SALES]),
+        retrieval=ndcg(whole.retrieval),
+        without={part: ndcg(logits(nets.ranker, mask(whole))) for part, mask in MASKS.items()},
+    )
+
+
+def request(nets: Nets, shop: Shop, lists: Sequence[RankedList]) -> ScoreRequest:
+    """All lists as one request, with content, query and user vectors as the nets make them now."""
+    content = encode(nets.product_encoder, shop)
+    items = np.concatenate([one.items for one in lists])
+    with torch.inference_mode():
+        query: Floats = nets.query_encoder(torch.from_numpy(prepare_texts([one.query for one in lists]))).numpy()
+    return ScoreRequest(
+        query=query,
+        user=users(shop, content, lists),
+        content=content[items],
+        mask=shop.prepared.mask[items],
+        numeric=np.concatenate([one.numeric for one in lists]),
+        retrieval=np.concatenate([one.retrieval for one in lists]),
+        set_index=set_index(lists),
+    )
+
+
+def encode(encoder: ProductEncoder, shop: Shop) -> Floats:
+    """Content vectors [P, M, D] of the whole catalogue."""
+    products = shop.prepared
+    parts: list[Tensor] = []
+    with torch.inference_mode():
+        for first in range(0, len(products.mask), ENCODED_ROWS):
+            some = slice(first, first + ENCODED_ROWS)
+            tensors = (products.text_ids[some], products.image[some], products.mask[some])
+            parts.append(encoder(*map(torch.from_numpy, tensors)))
+        vectors: Floats = torch.cat(parts).numpy()
+    return vectors
+
+
+def users(shop: Shop, content: Floats, lists: Sequence[RankedList]) -> Floats:
+    """User vectors [Q, D] from the content vectors [P, M, D]."""
+    texts = {product.product_id: vector for product, vector in zip(shop.products, content[:, TEXT], strict=True)}
+    return np.stack([user_vector(one.history, texts) for one in lists])
+
+
+def set_index(lists: Sequence[RankedList]) -> Ints:
+    """[N] which list a row belongs to."""
+    return np.repeat(np.arange(len(lists), dtype=np.int32), [len(one.items) for one in lists])
+
+
+def logits(ranker: Ranker, asked: ScoreRequest) -> Floats:
+    """[N]"""
+    with torch.inference_mode():
+        logit, _ = ranker(*(torch.from_numpy(getattr(asked, name)) for name in ScoreRequest.__slots__))
+        values: Floats = logit.numpy()
+    return values
+
+
+def mean_ndcg(scores: Floats, bought: Floats, of_list: Ints) -> float:
+    """Mean NDCG@10 over lists of rows [N]; equal scores stay in the order they come in."""
+    starts = np.flatnonzero(np.diff(of_list, prepend=-1))[1:]
+    lists = zip(np.split(scores, starts), np.split(bought, starts), strict=True)
+    return float(np.mean([_ndcg(score, gain) for score, gain in lists]))
+
+
+def _ndcg(scores: Floats, gains: Floats) -> float:
+    discounts = 1 / np.log2(np.arange(2, TOP + 2))
+    best, ideal = gains[np.argsort(-scores, kind="stable")[:TOP]], np.sort(gains)[::-1][:TOP]
+    return float(best @ discounts[: len(best)] / (ideal @ discounts[: len(ideal)]))
+
+
+def _without_price(asked: ScoreRequest) -> ScoreRequest:
+    numeric = asked.numeric.copy()
+    numeric[:, PRICE] = UNKNOWN
+    return replace(asked, numeric=numeric)
+
+
+def _without_sales(asked: ScoreRequest) -> ScoreRequest:
+    numeric = np.zeros_like(asked.numeric)
+    numeric[:, PRICE] = asked.numeric[:, PRICE]
+    return replace(asked, numeric=numeric)
+
+
+def _without_modality(column: int) -> Callable[[ScoreRequest], ScoreRequest]:
+    def masked(asked: ScoreRequest) -> ScoreRequest:
+        mask = asked.mask.copy()
+        mask[:, column] = 0
+        return replace(asked, mask=mask)
+
+    return masked
+
+
+#: what is masked, and how the request looks then: as that of a product of which it is not known
+MASKS: Final[dict[str, Callable[[ScoreRequest], ScoreRequest]]] = {
+    "price": _without_price,
+    "sales": _without_sales,
+    "text": _without_modality(TEXT),
+    "image": _without_modality(IMAGE),
+    "user": lambda asked: replace(asked, user=np.zeros_like(asked.user)),
+    "retrieval": lambda asked: replace(asked, retrieval=np.zeros_like(asked.retrieval)),
+}
