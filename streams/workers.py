@@ -19,9 +19,9 @@ from zlib import crc32
 
 import faust
 
+from feature_repo import views
 from feature_repo.events import Bundle
 from feature_repo.row_store import RowStore, Space
-from feature_repo.views import PRODUCT_BEHAVIOR, PRODUCT_CATALOG, PRODUCT_CONTENT, USER_BEHAVIOR, View
 from serving.scorer import TritonScorer
 from streams import topics
 from streams.agents import Agents
@@ -70,7 +70,7 @@ def crash(error: BaseException) -> None:
     os._exit(1)
 
 
-def space_of(view: View, ids: topics.TopicIds, variant: str = "") -> Space:
+def space_of(view: views.View, ids: topics.TopicIds, variant: str = "") -> Space:
     """Where the rows of a view live on this cluster."""
     return Space(ids.cluster, ids.topics[view.topic], view.name, variant)
 
@@ -128,12 +128,12 @@ class Worker:
 
     def _product(self, ids: topics.TopicIds) -> Any:
         emitter = self._emitter(ids)
-        views = {
-            CATALOG: (CatalogFolding(), space_of(PRODUCT_CATALOG, ids)),
-            BEHAVIOR: (BehaviorFolding(), space_of(PRODUCT_BEHAVIOR, ids)),
-            USER_BEHAVIOR: (UserFolding(), space_of(USER_BEHAVIOR, ids)),
+        folded = {
+            CATALOG: (CatalogFolding(), space_of(views.PRODUCT_CATALOG, ids)),
+            BEHAVIOR: (BehaviorFolding(), space_of(views.PRODUCT_BEHAVIOR, ids)),
+            USER_BEHAVIOR: (UserFolding(), space_of(views.USER_BEHAVIOR, ids)),
         }
-        app, ownership = self._owning_app(views, emitter)
+        app, ownership = self._owning_app(folded, emitter)
         side = ProductSide(
             self._settings, ownership, emitter, self._sender, self._media, self._freshness, ids.partitions
         )
@@ -146,15 +146,15 @@ class Worker:
     def _content(self, ids: topics.TopicIds, bundle: Bundle) -> Any:
         emitter = self._emitter(ids)
         version = bundle.models["product_encoder"]
-        views = {CONTENT: (ContentFolding(), space_of(PRODUCT_CONTENT, ids, str(version)))}
-        app, ownership = self._owning_app(views, emitter)
+        folded = {CONTENT: (ContentFolding(), space_of(views.PRODUCT_CONTENT, ids, str(version)))}
+        app, ownership = self._owning_app(folded, emitter)
         side = ContentSide(ownership, self._sender, self._media, self._scorer, version)
         Agents(app, crash).content(side)
         self._spawn(lambda: follow_models(self._settings, lambda newer: self._keep_encoder(bundle, newer)))
         return app
 
     def _ranking(self, ids: topics.TopicIds) -> Any:
-        spaces = {view.name: space_of(view, ids) for view in (PRODUCT_CATALOG, PRODUCT_BEHAVIOR, USER_BEHAVIOR)}
+        spaces = {view.name: space_of(view, ids) for view in (views.PRODUCT_CATALOG, views.PRODUCT_BEHAVIOR, views.USER_BEHAVIOR)}
         doors = RankingDoors(self._store, self._scorer, self._sender, now_ms, monotonic_ms, crash, self._rewind)
         side = RankingSide(self._settings, doors, spaces, self._freshness, ids.partitions)
         follower = RankingsFollower(self._settings, side)
@@ -169,7 +169,7 @@ class Worker:
             follower.restart()
 
         def on_bundle(bundle: Bundle) -> None:
-            spaces[PRODUCT_CONTENT.name] = space_of(PRODUCT_CONTENT, ids, str(bundle.models["product_encoder"]))
+            spaces[views.PRODUCT_CONTENT.name] = space_of(views.PRODUCT_CONTENT, ids, str(bundle.models["product_encoder"]))
             side.on_bundle(bundle)
 
         async def flush(ending: bool) -> None:
@@ -195,7 +195,7 @@ class Worker:
         self._spawn(emitter.run)
         return emitter
 
-    def _owning_app(self, views: Mapping[str, Any], emitter: Emitter) -> tuple[Any, Ownership]:
+    def _owning_app(self, folded: Mapping[str, Any], emitter: Emitter) -> tuple[Any, Ownership]:
         doors = Doors(
             self._store,
             emitter,
@@ -205,7 +205,7 @@ class Worker:
             self._freshness.count_conflicts,
         )
         ownership = Ownership(
-            views,
+            folded,
             doors,
             flush_s=self._settings.flush_s,
             accept_gap=self._settings.accept_gap,
@@ -215,7 +215,7 @@ class Worker:
 
         async def resume(bounds: Mapping[Place, Bounds], generation: int) -> Mapping[Place, int]:
             self._settle()
-            for _, space in views.values():
+            for _, space in folded.values():
                 await self._store.publish_space(space)
             return await ownership.resume(bounds)
 
@@ -294,7 +294,7 @@ async def _main(role: Role, settings: Settings) -> None:
 def run(role: Role, settings: Settings) -> None:
     """Run a worker until SIGINT or SIGTERM; exits with 1 and one line when something fails for good."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("aiokafka", "faust", "mode"):
+    for noisy in ("aiokafka", "faust", "kafka", "mode", "streams.transport"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         asyncio.run(_main(role, settings))

@@ -72,7 +72,7 @@ class LocalEngine:
         name = f"{role}-{number}"
         port = self._metrics[name] = HeldPort()
         port.hold()
-        argv = [sys.executable, "-m", "streams.cli", "worker", "--role", role, "--instance", name]
+        argv = [sys.executable, "-m", "streams", "worker", "--role", role, "--instance", name]
         self.supervisor.start(name, argv, {**self.environment, "FRESHRANK_METRICS_PORT": str(port.number)})
         return name
 
