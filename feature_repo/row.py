@@ -1,6 +1,6 @@
 """What a reader gets of one row: header, numbers, stamps, strings, in one blob of bytes.
 
-    header   32 bytes: format, number of stamps, version, as_of, event_time, kafka_time
+    header   40 bytes: format, number of stamps, flags, version, as_of, event_time, kafka_time
     ints     int64 fields, little-endian        (fixed place: a column of many rows is one NumPy view)
     floats   float32 fields, little-endian
     stamps   (partition int32, offset int64) of every origin partition
@@ -21,6 +21,8 @@ from feature_repo.views import View
 FORMAT = 1
 HEADER = struct.Struct("<HHIqqqq")
 STAMP = struct.Struct("<iq")
+#: flag of a row that time changed, not an event: a bucket has left a window
+BY_TIME = 1
 
 #: origin partition -> last offset the row contains
 Stamps = dict[int, int]
@@ -52,7 +54,7 @@ def fixed_dtype(view: View) -> np.dtype[np.void]:
         [
             ("format", "<u2"),
             ("stamps", "<u2"),
-            ("reserved", "<u4"),
+            ("flags", "<u4"),
             ("version", "<i8"),
             ("as_of", "<i8"),
             ("event_time", "<i8"),
@@ -73,9 +75,10 @@ def pack_row(
     floats: Sequence[float] | NDArray[np.float32],
     strings: Sequence[str | bytes],
     stamps: Stamps,
+    flags: int = 0,
 ) -> bytes:
     """The blob of one row."""
-    header = HEADER.pack(FORMAT, len(stamps), 0, version_of(stamps), as_of, event_time, kafka_time)
+    header = HEADER.pack(FORMAT, len(stamps), flags, version_of(stamps), as_of, event_time, kafka_time)
     return b"".join(
         (
             header,
@@ -107,9 +110,9 @@ def unpack_row(view: View, blob: bytes) -> Row:
 
 
 def kafka_time_of(blob: bytes) -> int:
-    """Kafka timestamp (ms) of the newest message in a row."""
-    kafka_time: int = HEADER.unpack_from(blob)[6]
-    return kafka_time
+    """Kafka timestamp (ms) of the newest message in a row; 0 when it was time that changed the row."""
+    _, _, flags, _, _, _, kafka_time = HEADER.unpack_from(blob)
+    return 0 if flags & BY_TIME else int(kafka_time)
 
 
 def unpack_fixed(view: View, blobs: Sequence[bytes | None]) -> NDArray[np.void]:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from feature_repo.row import Stamps, pack_row, pack_stamps
+from feature_repo.row import BY_TIME, Stamps, pack_row, pack_stamps
 from feature_repo.row_store import (
     EMISSION_LIMIT_MS,
     ROWS_PER_SCRIPT,
@@ -54,6 +54,8 @@ class OwnedRow:
     #: what readers were told last; None when nobody knows
     values: Values | None = None
     due: int | None = None
+    #: the newest evaluation was for a heartbeat, not for an event
+    by_time: bool = False
     changes: int = 0
     pending: list[Entry] = field(default_factory=list)
     #: Redis's clock (ms) at the oldest emission that no flush has carried yet
@@ -168,6 +170,7 @@ class RowWriter:
         """Fold the entry unless the row holds it; forward what follows from it. True when it was read again."""
         again = contains(row.stamps, entry)
         changed = True
+        row.by_time = False
         if not again:
             changed = self.folding.fold(row.state, entry)
             merge(row.stamps, entry)
@@ -203,7 +206,7 @@ class RowWriter:
 
     def _emit(self, row: OwnedRow) -> None:
         change = Change(self.space.view, row.entity, self._blob(row))
-        self._doors.emitter.emit(self.folding.view.entity, change, row.kafka_time)
+        self._doors.emitter.emit(self.folding.view.entity, change, 0 if row.by_time else row.kafka_time)
         if row.emitted_ms is None:
             row.emitted_ms = self._redis_now()
 
@@ -218,6 +221,7 @@ class RowWriter:
             floats=values.floats,
             strings=values.strings,
             stamps=row.stamps,
+            flags=BY_TIME if row.by_time else 0,
         )
 
     def _redis_now(self) -> int | None:
@@ -302,6 +306,7 @@ class RowWriter:
             for entity in entities:
                 row = self._rows.get(entity)
                 if row is not None:
+                    row.by_time = True
                     self._touch(row)
                     self._tell(row, anyway=row.values is None)
             await asyncio.sleep(0)
@@ -337,7 +342,9 @@ class RowWriter:
                     self._settle(flush)
             self._dirty_since = since if self._dirty else None
             self._freed.set()
-            written = [f.row.kafka_time for f in flushes if f.row.entity not in conflicts]
+            written = [
+                0 if f.row.by_time else f.write.stored.kafka_time for f in flushes if f.row.entity not in conflicts
+            ]
             self._doors.on_written(self.space.view, self.partition, written)
         if conflicts:
             await self._mend(conflicts)
