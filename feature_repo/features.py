@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import UNSET, Struct, field, structs
 
 from feature_repo.events import Behavior, Product
-from feature_repo.views import DAY_MS, HOUR_MS, MINUTE_MS, UNKNOWN
+from feature_repo.views import HOUR_MS, MINUTE_MS, UNKNOWN
 
 #: event ids are remembered for this long in event time
 REMEMBER_MS = 10 * MINUTE_MS
@@ -264,7 +264,7 @@ def unpack_behavior(data: bytes) -> BehaviorState:
         {minute: counts for minute, *counts in minutes},
         {hour: counts for hour, *counts in hours},
         totals,
-        {key: time for key, time in seen},
+        dict(seen),
     )
 
 
@@ -322,7 +322,7 @@ def pack_user(state: UserState) -> bytes:
 
 def unpack_user(data: bytes) -> UserState:
     newest, events, totals, seen = _unpack(data)
-    return UserState(newest, [tuple(event) for event in events], totals, {key: time for key, time in seen})
+    return UserState(newest, [tuple(event) for event in events], totals, dict(seen))
 
 
 # --- content of a product ------------------------------------------------------------------------------------------
@@ -340,7 +340,8 @@ class ContentState(Struct):
 
 def content_values(state: ContentState) -> list[float]:
     """float32 fields of views.PRODUCT_CONTENT, flattened."""
-    return np.frombuffer(state.numbers, dtype="<f4").tolist()
+    values: list[float] = np.frombuffer(state.numbers, dtype="<f4").tolist()
+    return values
 
 
 def pack_content(state: ContentState) -> bytes:
