@@ -1,5 +1,7 @@
 """bytes -> records or rejections."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -370,3 +372,31 @@ def test_no_flipped_byte_raises(topic: str, record: dict[str, Any], place: int, 
     packed = bytearray(msgpack.packb([record, record]) or b"")
     packed[place % len(packed)] = byte
     check_any(topic, None, bytes(packed))
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "records.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("heading", "struct"),
+    [
+        ("`catalog`: a patch of a product", Product),
+        ("`behavior`: what a shopper did", Behavior),
+        ("`behavior`: a heartbeat, the log's clock", Heartbeat),
+        ("`result-sets`: a live result set", ResultSet),
+        ("`models`: the model bundle in force", Bundle),
+    ],
+)
+def test_every_field_is_documented_with_whether_it_may_be_left_out(heading: str, struct: type[Record]) -> None:
+    _, _, section = PAGE.partition(f"## {heading}\n")
+    table = section.partition("\n## ")[0]
+    documented = {name: bool(mark) for name, mark in re.findall(r"^\| `(\w+)` (\? )?\|", table, re.MULTILINE)}
+    defaults = len(struct.__struct_defaults__)
+    needed = {"type", "v", *struct.__struct_fields__[: len(struct.__struct_fields__) - defaults]}
+    fields = {name: name not in needed for name in struct.__struct_fields__}
+    assert documented == fields
+
+
+def test_every_reason_is_documented() -> None:
+    table = PAGE.partition("| reason |")[2]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == REASONS
