@@ -76,6 +76,11 @@ class LocalEngine:
         self.supervisor.start(name, argv, {**self.environment, "FRESHRANK_METRICS_PORT": str(port.number)})
         return name
 
+    def stop_worker(self, name: str) -> None:
+        """One worker less; others take its partitions over."""
+        self.supervisor.stop(name)
+        self._metrics.pop(name).release()
+
     def wait_until_consuming(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Until every partition of every input has an owner that reads it. Raises RuntimeError."""
         deadline = time.monotonic() + timeout_s
