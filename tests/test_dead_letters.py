@@ -8,16 +8,16 @@ from kafka import KafkaProducer
 
 from streams.client import Connection
 from streams.dead_letters import DeadLetter, dead_letter, decode_dead_letter, read
+from streams.local.apache_kafka import ApacheKafka
 from streams.local.tansu import TansuBroker
 from streams.records import BEHAVIOR, CATALOG, DEAD_LETTER
 from streams.settings import Limits, Settings
 from streams.topics import create, max_bytes
 from streams.validation import REASONS, WHOLE, Rejected, decode
-from tests.bad_messages import LONG_AGO, bad_messages, behavior, pack, product
-from tests.parts import running
+from tests.bad_messages import bad_messages, behavior, pack, product
+from tests.parts import kafka_home, running
 
 LIMITS = Limits()
-PARTITIONS = 4
 
 
 def there_and_back(key: bytes | None, value: bytes | None, rejected: Rejected) -> DeadLetter:
@@ -91,42 +91,61 @@ def test_json_shows_what_can_be_read() -> None:
     assert there_and_back(b"bad", b"\xc1", Rejected(0, "not_msgpack", "")).to_json()["content"] is None
 
 
+def bury_all_and_read(settings: Settings) -> None:
+    """Every bad message goes into its topic, its dead letter into `dead-letter`; then they are read again."""
+    create(settings)
+    bad = bad_messages(settings.partitions)
+    producer = KafkaProducer(
+        bootstrap_servers=settings.kafka,
+        enable_idempotence=settings.kafka_kind == "apache",
+        max_request_size=max_bytes(settings, DEAD_LETTER),
+    )
+    try:
+        for offset, message in enumerate(bad):
+            sent = producer.send(message.topic, message.value, key=message.key, partition=message.partition).get(10)
+            decoded = decode(
+                message.topic,
+                message.key,
+                message.value,
+                kafka_time=sent.timestamp,
+                partition=sent.partition,
+                partitions=settings.partitions,
+                limits=settings.limits,
+            )
+            for rejected in decoded.rejected:
+                key, value, headers = dead_letter(
+                    message.topic, sent.partition, offset, message.key, message.value, rejected, settings.limits
+                )
+                producer.send(DEAD_LETTER, value, key=key, headers=list(headers)).get(10)
+        producer.send(DEAD_LETTER, b"not a worker's").get(10)
+    finally:
+        producer.close()
+
+    connection = Connection.from_settings(settings)
+    letters = list(read(connection))
+    assert [(letter.offset, letter.reason) for letter in letters] == list(enumerate(m.reason for m in bad))
+    assert {letter.reason for letter in letters} == set(REASONS)
+    future = list(read(connection, reasons=["from_the_future"], topics=[BEHAVIOR]))
+    assert {(letter.reason, letter.topic) for letter in future} == {("from_the_future", BEHAVIOR)}
+    assert len(future) == sum(m.reason == "from_the_future" and m.topic == BEHAVIOR for m in bad)
+
+
 @pytest.mark.parts
-def test_every_kind_of_bad_message_is_buried_and_read_again(tmp_path: Path) -> None:
+def test_every_kind_of_bad_message_is_buried_and_read_again_on_tansu(tmp_path: Path) -> None:
+    with running(TansuBroker(tmp_path)) as broker:
+        bury_all_and_read(Settings(kafka=broker.address, kafka_kind="tansu"))
+
+
+@pytest.mark.parts
+@pytest.mark.kafka
+def test_every_kind_of_bad_message_is_buried_and_read_again_on_apache_kafka(tmp_path: Path) -> None:
+    with running(ApacheKafka(tmp_path, kafka_home() or Path())) as broker:
+        bury_all_and_read(Settings(kafka=broker.address))
+
+
+@pytest.mark.parts
+def test_without_dead_letters_there_are_none(tmp_path: Path) -> None:
     with running(TansuBroker(tmp_path)) as broker:
         settings = Settings(kafka=broker.address, kafka_kind="tansu")
         create(settings)
-        bad = bad_messages(PARTITIONS)
-        producer = KafkaProducer(
-            bootstrap_servers=broker.address,
-            enable_idempotence=False,
-            max_request_size=max_bytes(settings, DEAD_LETTER),
-        )
-        try:
-            for offset, message in enumerate(bad):
-                partition = message.partition or 0
-                decoded = decode(
-                    message.topic,
-                    message.key,
-                    message.value,
-                    kafka_time=LONG_AGO,
-                    partition=partition,
-                    partitions=PARTITIONS,
-                    limits=LIMITS,
-                )
-                for rejected in decoded.rejected:
-                    key, value, headers = dead_letter(
-                        message.topic, partition, offset, message.key, message.value, rejected
-                    )
-                    producer.send(DEAD_LETTER, value, key=key, headers=list(headers)).get(10)
-            producer.send(DEAD_LETTER, b"not a worker's").get(10)
-        finally:
-            producer.close()
-
-        connection = Connection.from_settings(settings)
-        letters = list(read(connection))
-        assert [(letter.offset, letter.reason) for letter in letters] == list(enumerate(m.reason for m in bad))
-        assert {letter.reason for letter in letters} == set(REASONS)
-        future = list(read(connection, reasons=["from_the_future"], topics=[BEHAVIOR]))
-        assert {(letter.reason, letter.topic) for letter in future} == {("from_the_future", BEHAVIOR)}
-        assert len(future) == sum(m.reason == "from_the_future" and m.topic == BEHAVIOR for m in bad)
+        assert list(read(Connection.from_settings(settings))) == []
