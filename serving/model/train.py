@@ -42,12 +42,12 @@ class TrainConfig:
     weights: Path
     data: Path | None = None
     seed: int = 7
-    epochs: int = 6
+    epochs: int = 8
     lists_per_day: int = 200
     shirts: int = 1200
-    shirt_lists: int = 1000
+    shirt_lists: int = 1300
     batch: int = 16
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     threads: int = 2
 
 

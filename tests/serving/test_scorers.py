@@ -1,0 +1,168 @@
+"""One contract for every scorer: the nets in process and the same nets on a real Triton."""
+
+from collections.abc import AsyncIterator
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS
+from serving.errors import BadMedia, ScorerUnavailable
+from serving.model.inprocess import InProcessScorer
+from serving.requests import CONTRIBUTIONS, ProductContent, Scorer, ScoreRequest, empty_request
+from serving.scorer import TritonScorer
+from streams.local.triton_server import TritonServer
+from tests.serving.test_preprocess import picture
+
+PRODUCTS = [
+    ProductContent("a", title="纯棉白色T恤", category=("服饰", "上装"), image=picture("white")),
+    ProductContent("b", title="Red Retrospot Mug", image=picture("red", form="JPEG")),
+    ProductContent("c", image=picture("blue")),
+    ProductContent("d"),
+]
+QUERIES = ["白色T恤", "red mug", ""]
+
+
+def a_request(rows: int, sets: int = 3, seed: int = 0) -> ScoreRequest:
+    random = np.random.default_rng(seed)
+
+    def noise(*shape: int) -> NDArray[np.float32]:
+        return random.normal(size=shape).astype(np.float32)
+
+    numeric = random.integers(0, 5000, (rows, len(NUMERIC_FIELDS))).astype(np.float32)
+    numeric[::5, NUMERIC_FIELDS.index("price")] = -1
+    return ScoreRequest(
+        query=noise(sets, EMBEDDING_DIM),
+        user=noise(sets, EMBEDDING_DIM),
+        content=noise(rows, len(MODALITIES), EMBEDDING_DIM),
+        mask=random.integers(0, 2, (rows, len(MODALITIES))).astype(np.float32),
+        numeric=numeric,
+        retrieval=np.abs(noise(rows)) * 5,
+        set_index=random.integers(0, sets, rows).astype(np.int32),
+    )
+
+
+def some_rows(request: ScoreRequest, rows: NDArray[np.int64]) -> ScoreRequest:
+    per_row = [field.name for field in fields(request) if field.name not in ("query", "user")]
+    return replace(request, **{name: getattr(request, name)[rows] for name in per_row})
+
+
+@pytest.fixture(params=["in_process", pytest.param("triton", marks=pytest.mark.parts)])
+async def scorer(request: pytest.FixtureRequest) -> AsyncIterator[Scorer]:
+    made: Scorer = InProcessScorer()
+    if request.param == "triton":
+        made = TritonScorer(request.getfixturevalue("triton").address, score_timeout_s=10)
+    yield made
+    await made.close()
+
+
+async def test_it_is_ready(scorer: Scorer) -> None:
+    assert await scorer.ready()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 100, 3000])
+async def test_contributions_sum_to_the_logit(scorer: Scorer, rows: int) -> None:
+    scores = await scorer.score(a_request(rows))
+    assert scores.logit.shape == (rows,)
+    assert scores.contributions.shape == (rows, len(CONTRIBUTIONS))
+    assert scores.logit.dtype == scores.contributions.dtype == np.float32
+    np.testing.assert_allclose(scores.contributions.sum(1), scores.logit, atol=1e-5)
+
+
+async def test_no_rows_no_scores(scorer: Scorer) -> None:
+    scores = await scorer.score(empty_request(queries=0, rows=0))
+    assert scores.logit.shape == (0,)
+    assert scores.contributions.shape == (0, len(CONTRIBUTIONS))
+
+
+async def test_a_row_depends_on_no_other_row(scorer: Scorer) -> None:
+    request = a_request(200)
+    whole = await scorer.score(request)
+    rows = np.array([3, 77, 78, 199])
+    alone = await scorer.score(some_rows(request, rows))
+    np.testing.assert_allclose(alone.logit, whole.logit[rows], atol=1e-5)
+
+
+async def test_what_is_masked_has_no_part(scorer: Scorer) -> None:
+    request = a_request(50)
+    scores = await scorer.score(request)
+    parts = scores.contributions[:, : len(MODALITIES)]
+    assert not parts[request.mask == 0].any()
+    other = replace(request, content=np.where(request.mask[..., None] > 0, request.content, np.float32(9)))
+    np.testing.assert_array_equal((await scorer.score(other)).logit, scores.logit)
+
+
+async def test_an_unknown_product_gets_a_score(scorer: Scorer) -> None:
+    assert np.isfinite((await scorer.score(empty_request(queries=1, rows=3))).logit).all()
+
+
+async def test_products_are_unit_vectors_where_the_mask_is_one(scorer: Scorer) -> None:
+    vectors = await scorer.encode_products(PRODUCTS)
+    assert vectors.content.shape == (len(PRODUCTS), len(MODALITIES), EMBEDDING_DIM)
+    assert vectors.mask.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(np.linalg.norm(vectors.content, axis=2), vectors.mask, atol=1e-5)
+
+
+async def test_encoding_a_product_alone_gives_the_same_vector(scorer: Scorer) -> None:
+    together = await scorer.encode_products(PRODUCTS)
+    alone = await scorer.encode_products(PRODUCTS[1:2])
+    np.testing.assert_allclose(alone.content[0], together.content[1], atol=1e-5)
+
+
+async def test_more_products_than_one_call_takes(scorer: Scorer) -> None:
+    vectors = await scorer.encode_products(PRODUCTS[3:] * 600 + PRODUCTS[:1])
+    assert vectors.content.shape[0] == 601
+    assert not vectors.content[:600].any()
+    assert vectors.content[600].any()
+
+
+async def test_nothing_to_encode(scorer: Scorer) -> None:
+    assert (await scorer.encode_products([])).content.shape == (0, len(MODALITIES), EMBEDDING_DIM)
+    assert (await scorer.encode_queries([])).shape == (0, EMBEDDING_DIM)
+
+
+async def test_a_query_without_words_is_zeros(scorer: Scorer) -> None:
+    vectors = await scorer.encode_queries(QUERIES)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 0], atol=1e-5)
+
+
+async def test_a_bad_picture_names_its_product(scorer: Scorer) -> None:
+    with pytest.raises(BadMedia) as caught:
+        await scorer.encode_products([*PRODUCTS, ProductContent("bad", image=b"?")])
+    assert caught.value.product_id == "bad"
+
+
+async def test_a_version_is_pinned(scorer: Scorer) -> None:
+    request = a_request(10)
+    pinned, newest = await scorer.score(request, version=1), await scorer.score(request)
+    np.testing.assert_array_equal(pinned.logit, newest.logit)
+    with pytest.raises(ScorerUnavailable, match="ranker 99"):
+        await scorer.score(request, version=99)
+
+
+async def test_it_works_again_after_close(scorer: Scorer) -> None:
+    await scorer.close()
+    assert await scorer.ready()
+
+
+@pytest.mark.parts
+async def test_triton_gives_what_the_nets_give_in_process(triton: TritonServer) -> None:
+    here, there = InProcessScorer(), TritonScorer(triton.address, score_timeout_s=10)
+    request = a_request(1000)
+    want, got = await here.score(request), await there.score(request)
+    np.testing.assert_allclose(got.logit, want.logit, atol=1e-4)
+    np.testing.assert_allclose(got.contributions, want.contributions, atol=1e-4)
+    content = [await scorer.encode_products(PRODUCTS) for scorer in (here, there)]
+    np.testing.assert_allclose(content[0].content, content[1].content, atol=1e-4)
+    queries = [await scorer.encode_queries(QUERIES) for scorer in (here, there)]
+    np.testing.assert_allclose(queries[0], queries[1], atol=1e-4)
+    await there.close()
+
+
+async def test_without_a_server_it_says_so_at_once() -> None:
+    scorer = TritonScorer("127.0.0.1:1", score_timeout_s=2)
+    assert not await scorer.ready()
+    with pytest.raises(ScorerUnavailable, match=r"ranker newest on triton at 127\.0\.0\.1:1"):
+        await scorer.score(a_request(1))
+    await scorer.close()
