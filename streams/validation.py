@@ -1,4 +1,4 @@
-"""Bytes of an input topic -> records, or rejections with a reason code. Pure: no clock, no I/O, and nothing raises.
+"""Bytes of an input topic -> records, or rejections with a reason code. Pure: no clock, no I/O, and no message raises.
 
 The cheap checks come first and bound the work of the later ones:
 
@@ -143,6 +143,7 @@ def decode(
     """The records of one message of `catalog`, `behavior`, `result-sets` or `models`; `kafka_time` in ms UTC.
 
     A null value is a delisting on `catalog` and nothing on `result-sets` (the caller closes the set of that key).
+    KeyError for another topic; no message raises.
     """
     readers = _READERS[topic]
     arrival = Arrival(key, kafka_time, partition, partitions, limits, media_hosts)
