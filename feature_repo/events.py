@@ -72,7 +72,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ResultSet(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A live result set: the candidates that a shop's retrieval found, to be kept in the right order until it expires."""
+    """A live result set: candidates that a shop's retrieval found, to be kept in the right order until it expires."""
 
     result_set_id: Id
     event_time: Millis

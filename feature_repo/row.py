@@ -1,10 +1,10 @@
 """What a reader gets of one row: header, numbers, stamps, strings, in one blob of bytes.
 
-    header   40 bytes: format, number of stamps, flags, version, as_of, event_time, kafka_time
-    ints     int64 fields, little-endian        (fixed place: a column of many rows is one NumPy view)
-    floats   float32 fields, little-endian
-    stamps   (partition int32, offset int64) of every origin partition
-    strings  msgpack list of the string and bytes fields
+header   40 bytes: format, number of stamps, flags, version, as_of, event_time, kafka_time
+ints     int64 fields, little-endian        (fixed place: a column of many rows is one NumPy view)
+floats   float32 fields, little-endian
+stamps   (partition int32, offset int64) of every origin partition
+strings  msgpack list of the string and bytes fields
 """
 
 import struct
@@ -30,7 +30,7 @@ Stamps = dict[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as a reader sees it. Times in ms UTC; `kafka_time` is the Kafka timestamp of the newest folded message."""
+    """One row as a reader sees it. Times in ms UTC; `kafka_time` is that of the newest message it contains."""
 
     version: int
     as_of: int

@@ -7,13 +7,14 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 import numpy as np
 
 from serving.errors import BadMedia, ScorerUnavailable
+from serving.preprocess import decode_image
 from serving.requests import ProductContent, Scorer
 from streams.dead_letters import dead_letter
 from streams.emitting import Sender
@@ -40,7 +41,6 @@ class ContentSide:
     media: MediaStore
     scorer: Scorer
     encoder_version: int
-    _media_failures: set[str] = field(default_factory=set)
 
     async def on_content(self, batch: Batch) -> None:
         """Encode the newest content of each product of the batch; wait for Triton as long as it takes."""
@@ -66,7 +66,11 @@ class ContentSide:
         for row, (message, content) in enumerate(found):
             numbers = np.concatenate([vectors.content[row].ravel(), vectors.mask[row]]).astype("<f4").tobytes()
             encoded = Encoded(
-                content_version(content), content.event_time, str(self.encoder_version), digest(content.content), numbers
+                content_version(content),
+                content.event_time,
+                str(self.encoder_version),
+                digest(content.content),
+                numbers,
             )
             entries.append(
                 Entry(content.product_id, content.stamps, message.offset, message.kafka_time, ((0, encoded),))
@@ -83,20 +87,19 @@ class ContentSide:
 
     async def _product(self, batch: Batch, message: Message, content: ContentMessage) -> ProductContent:
         """Fetch the media; one that is missing or broken is a missing modality and a dead letter."""
-        product = as_product(content.product_id, content.content)
+        media: dict[str, bytes] = {}
         for name in MEDIA_FIELDS:
             reference = content.content.get(name)
             if not isinstance(reference, str):
                 continue
             try:
                 data = await asyncio.to_thread(self.media.open, reference)
-                product = replace(product, **{name: data})
                 if name == "image":
-                    await asyncio.to_thread(check_image, product)
+                    await asyncio.to_thread(decode_image, data)
+                media[name] = data
             except (MediaError, BadMedia) as error:
-                product = replace(product, **{name: None})
                 await self._bury(batch, message, f"{name}: {error}")
-        return product
+        return as_product(content.product_id, content.content, media)
 
     async def _bury(self, batch: Batch, message: Message, text: str) -> None:
         rejected = Rejected(WHOLE, "bad_media", text)
@@ -106,23 +109,18 @@ class ContentSide:
         await (await self.sender.send(DEAD_LETTER, value, key=key, headers=headers))
 
 
-def as_product(product_id: str, content: Mapping[str, Any]) -> ProductContent:
-    """The texts of a product's content; media are fetched apart."""
+def as_product(product_id: str, content: Mapping[str, Any], media: Mapping[str, bytes]) -> ProductContent:
+    """The content of a product with its media, by the name of their field."""
     return ProductContent(
         product_id,
         title=str(content.get("title") or ""),
         description=str(content.get("description") or ""),
         brand=str(content.get("brand") or ""),
         category=tuple(content.get("category") or ()),
+        image=media.get("image"),
+        video=media.get("video"),
+        audio=media.get("audio"),
     )
-
-
-def check_image(product: ProductContent) -> None:
-    """Raise BadMedia for an image that cannot be decoded within bounds."""
-    from serving.preprocess import decode_image
-
-    if product.image is not None:
-        decode_image(product.image)
 
 
 def digest(content: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ class Sender(Protocol):
 
 
 class Emitter:
-    """One send in flight: what changes meanwhile goes into the next message, so load makes messages bigger, not later."""
+    """One send in flight: what changes meanwhile goes into the next message. Load makes messages bigger, not later."""
 
     def __init__(self, sender: Sender, partition: int, on_sent: Callable[[str, int], None]) -> None:
         self._sender = sender

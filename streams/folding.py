@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+from msgspec import UNSET
+
 from feature_repo import features
 from feature_repo.events import Behavior, Product
 from feature_repo.row import Stamps, version_of
@@ -108,7 +110,7 @@ class CatalogFolding:
 
 
 def _names_content(patch: Product) -> bool:
-    return any(getattr(patch, name) is not features.UNSET for name in features.CONTENT_FIELDS)
+    return any(getattr(patch, name) is not UNSET for name in features.CONTENT_FIELDS)
 
 
 class BehaviorFolding:

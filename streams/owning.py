@@ -100,8 +100,9 @@ class Ownership:
 
     def reached(self) -> dict[Place, int]:
         """The same, counting a partition that was never flushed from where its reading began."""
-        return {place: writer.begun if writer.written is None else writer.written
-                for place, writer in self._writers.items()}
+        return {
+            place: writer.begun if writer.written is None else writer.written for place, writer in self._writers.items()
+        }
 
     def clocks(self, topic: str) -> dict[int, int]:
         """Newest heartbeat by partition of a topic."""

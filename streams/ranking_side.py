@@ -37,7 +37,7 @@ from streams.records import (
     entity_hash,
     ranking_headers,
 )
-from streams.reranking import NO_SCORES, Reranker, Times, standing_of
+from streams.reranking import NO_SCORES, Reranker, Times, standing_of, version_name
 from streams.result_sets import LiveSet, is_expired
 from streams.settings import Settings
 from streams.transport import Batch
@@ -242,9 +242,7 @@ class RankingSide:
         for entry in tables.registrations.values():
             if entry is not None:
                 self._to_register.append((*entry, tables.partition))
-        log.info(
-            "rankings[%d]: %d registrations, epoch %d", tables.partition, len(tables.registrations), tables.epoch
-        )
+        log.info("rankings[%d]: %d registrations, epoch %d", tables.partition, len(tables.registrations), tables.epoch)
         tables.registrations, tables.rankings = {}, {}
         self._to_load.set()
 
@@ -293,14 +291,13 @@ class RankingSide:
 
     def on_bundle(self, bundle: Bundle) -> None:
         """Another bundle is in force: every set is scored whole by it."""
+        name = version_name(bundle)
         if bundle.input_hash != input_hash():
-            raise ValueError(
-                f"bundle {bundle.bundle}/{bundle.version}: input_hash {bundle.input_hash}, this engine has {input_hash()}"
-            )
+            raise ValueError(f"bundle {name}: input_hash {bundle.input_hash}, this engine has {input_hash()}")
         if self._bundle is not None and any(
-            bundle.models[name] != self._bundle.models[name] for name in ("product_encoder", "query_encoder")
+            bundle.models[model] != self._bundle.models[model] for model in ("product_encoder", "query_encoder")
         ):
-            raise ValueError(f"bundle {bundle.bundle}/{bundle.version}: another encoder, rows must be read anew")
+            raise ValueError(f"bundle {name}: another encoder, rows must be read anew")
         self._bundle = self._reranker.bundle = bundle
         self._reranker.touch_all()
         self._wake.set()

@@ -1,4 +1,4 @@
-"""Plain consumers of the ranking side, without a group: `feature-changes` for everyone, `rankings` read back, `models`."""
+"""Plain consumers, without a group: `feature-changes` for everyone, `rankings` read back, `models`."""
 
 import asyncio
 import logging
@@ -148,9 +148,7 @@ async def follow_models(settings: Settings, on_bundle: Callable[[Bundle], None])
 
 def read_bundle(settings: Settings, key: bytes | None, value: bytes | None, kafka_time: int) -> Bundle | None:
     """The bundle of a record of `models`; None, with a line in the log, for one that is not valid."""
-    decoded = decode(
-        MODELS, key, value, kafka_time=kafka_time, partition=0, partitions=1, limits=settings.limits
-    )
+    decoded = decode(MODELS, key, value, kafka_time=kafka_time, partition=0, partitions=1, limits=settings.limits)
     for rejected in decoded.rejected:
         log.error("models: %s: %s", rejected.reason, rejected.text)
     bundles = [record for _, record in decoded.records if isinstance(record, Bundle)]

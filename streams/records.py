@@ -23,7 +23,8 @@ Headers = Sequence[tuple[str, bytes]]
 
 def partition_for(key: str, partitions: int) -> int:
     """Partition of a key as Kafka's default partitioner chooses it (murmur2 of the UTF-8 bytes)."""
-    return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+    digest: int = murmur2(key.encode())
+    return (digest & 0x7FFFFFFF) % partitions
 
 
 def record_key(record: Record) -> bytes | None:
@@ -95,7 +96,7 @@ def decode_changes(value: bytes) -> tuple[NDArray[np.uint64], list[bytes]] | dic
     """Either (hashes u64[n], rows still packed) or the heartbeats."""
     kind, *rest = msgpack.unpackb(value)
     if kind == CLOCK:
-        return {partition: time for partition, time in rest[0]}
+        return dict(rest[0])
     hashes, rows = rest
     return np.frombuffer(hashes, dtype="<u8"), rows
 
@@ -126,7 +127,7 @@ def encode_content(message: ContentMessage) -> bytes:
 
 def decode_content(value: bytes) -> ContentMessage:
     product_id, stamps, event_time, content = msgpack.unpackb(value)
-    return ContentMessage(product_id, {p: o for p, o in stamps}, event_time, content)
+    return ContentMessage(product_id, dict(stamps), event_time, content)
 
 
 @dataclass(frozen=True, slots=True)

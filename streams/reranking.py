@@ -1,8 +1,8 @@
 """Changed rows -> dirty sets -> score request -> rankings. Pure but for the scorer, which is passed in.
 
-    touch     a row that changed makes the sets that hold it dirty, at its position
-    take      all dirty sets become one request of their changed rows; what gets dirty meanwhile goes into the next
-    apply     scores come back, orders are made, and a ranking is published where the order or a rounded score changed
+touch     a row that changed makes the sets that hold it dirty, at its position
+take      all dirty sets become one request of their changed rows; what gets dirty meanwhile goes into the next
+apply     scores come back, orders are made, and a ranking is published where the order or a rounded score changed
 """
 
 from collections.abc import Iterable, Sequence
@@ -303,7 +303,7 @@ class Reranker:
         return np.where(np.isnan(stopgap), rounded(live.retrieval), stopgap)
 
     def _ages(self, live: LiveSet, times: Times) -> dict[str, tuple[int, int]]:
-        """Youngest and oldest age of the candidates' rows by view, by the log's clock; rows that are missing have none."""
+        """Youngest and oldest age of the candidates' rows by view, by the log's clock; missing rows have none."""
         if times.log is None:
             return {}
         ages = {}

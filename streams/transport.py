@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import aiokafka
 import faust
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -65,7 +66,7 @@ class Hooks:
     instance_id: str | None = None
 
 
-class BatchSchema(faust.Schema):
+class BatchSchema(faust.Schema[bytes, Batch]):
     """The message's value is the batch: there is nothing to decode."""
 
     def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
@@ -82,7 +83,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         hooks = cast("Transport", transport).hooks
         settings = hooks.settings
         conf = self.app.conf
-        self._assignor = driver.RoundRobinPartitionAssignor
+        self._assignor = RoundRobinPartitionAssignor
         return aiokafka.AIOKafkaConsumer(
             client_id=conf.broker_client_id,
             group_id=conf.id,
@@ -185,7 +186,7 @@ class Consumer(driver.Consumer):
         last = fetched[-1]
         message = ConsumerMessage(
             tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, None,
-            None, batch, None, 0, 0, tp, generation_id=self.app.consumer_generation_id,
+            None, cast(bytes, batch), None, 0, 0, tp, generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
         self._committed_offset.setdefault(tp, None)
         self.read_times = {**self.read_times, (tp.topic, tp.partition): last.timestamp}

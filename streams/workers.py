@@ -84,7 +84,7 @@ class Worker:
         self._store = RowStore(settings.redis.get_secret_value())
         self._sender = KafkaSender(settings)
         self._scorer = TritonScorer(settings.triton)
-        self._media = MediaStore(settings.media)
+        self._media = MediaStore(settings.media, settings.media_hosts)
         self._freshness = Freshness()
         self._app: faust.App
         self._reached: Callable[[], Mapping[Place, int]]
@@ -154,7 +154,10 @@ class Worker:
         return app
 
     def _ranking(self, ids: topics.TopicIds) -> Any:
-        spaces = {view.name: space_of(view, ids) for view in (views.PRODUCT_CATALOG, views.PRODUCT_BEHAVIOR, views.USER_BEHAVIOR)}
+        spaces = {
+            view.name: space_of(view, ids)
+            for view in (views.PRODUCT_CATALOG, views.PRODUCT_BEHAVIOR, views.USER_BEHAVIOR)
+        }
         doors = RankingDoors(self._store, self._scorer, self._sender, now_ms, monotonic_ms, crash, self._rewind)
         side = RankingSide(self._settings, doors, spaces, self._freshness, ids.partitions)
         follower = RankingsFollower(self._settings, side)
@@ -169,7 +172,9 @@ class Worker:
             follower.restart()
 
         def on_bundle(bundle: Bundle) -> None:
-            spaces[views.PRODUCT_CONTENT.name] = space_of(views.PRODUCT_CONTENT, ids, str(bundle.models["product_encoder"]))
+            spaces[views.PRODUCT_CONTENT.name] = space_of(
+                views.PRODUCT_CONTENT, ids, str(bundle.models["product_encoder"])
+            )
             side.on_bundle(bundle)
 
         async def flush(ending: bool) -> None:
@@ -267,7 +272,12 @@ class Worker:
 
     async def _first_bundle(self) -> Bundle:
         found: asyncio.Future[Bundle] = asyncio.get_running_loop().create_future()
-        reading = asyncio.create_task(follow_models(self._settings, lambda b: found.done() or found.set_result(b)))
+
+        def take(bundle: Bundle) -> None:
+            if not found.done():
+                found.set_result(bundle)
+
+        reading = asyncio.create_task(follow_models(self._settings, take))
         try:
             return await found
         finally:

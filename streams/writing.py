@@ -17,13 +17,14 @@ from feature_repo.row import BY_TIME, Stamps, pack_row, pack_stamps
 from feature_repo.row_store import (
     EMISSION_LIMIT_MS,
     ROWS_PER_SCRIPT,
+    Flushed,
     Loaded,
     Marker,
     RowStore,
     RowWrite,
     Space,
-    StoreUnavailable,
     Stored,
+    StoreUnavailable,
 )
 from feature_repo.views import MINUTE_MS
 from streams.emitting import Emitter, Sender
@@ -125,9 +126,7 @@ class RowWriter:
 
     # --- take ------------------------------------------------------------------------------------------------------
 
-    async def take(
-        self, entries: Sequence[Entry], position: int, heartbeats: Sequence[tuple[int, int]] = ()
-    ) -> None:
+    async def take(self, entries: Sequence[Entry], position: int, heartbeats: Sequence[tuple[int, int]] = ()) -> None:
         """Fold what one batch says. `position` is the next offset, heartbeats are (offset, event time in ms).
 
         Waits only while too much is unwritten or unloaded: memory is bounded, Kafka keeps the rest.
@@ -256,7 +255,7 @@ class RowWriter:
 
     async def _load(self, entities: Sequence[str]) -> Loaded:
         at_send = self._expected
-        loaded = await self._until_there(lambda: self._doors.store.load(self.space, self.partition, entities))
+        loaded: Loaded = await self._until_there(lambda: self._doors.store.load(self.space, self.partition, entities))
         self._saw_redis_clock(loaded.redis_ms)
         if loaded.marker not in (at_send, self._expected, self._in_flight):
             raise Rewind(f"marker {loaded.marker!r} found, {self._expected!r} expected")
@@ -266,9 +265,7 @@ class RowWriter:
         if stored is None:
             return OwnedRow(entity, self.folding.empty(), {}, b"", 0, 0)
         state = self.folding.unpack(stored.state)
-        return OwnedRow(
-            entity, state, dict(stored.stamps), pack_stamps(stored.stamps), stored.as_of, stored.kafka_time
-        )
+        return OwnedRow(entity, state, dict(stored.stamps), pack_stamps(stored.stamps), stored.as_of, stored.kafka_time)
 
     def _evict(self) -> None:
         excess = len(self._rows) - CACHED_ROWS
@@ -367,14 +364,14 @@ class RowWriter:
         return conflicts
 
     async def _write_chunk(self, chunk: Sequence[Flush], marker: bytes) -> set[str]:
+        writes = [flush.write for flush in chunk]
+
+        def send() -> Awaitable[Flushed]:
+            oldest = min((flush.emitted_ms for flush in chunk if flush.emitted_ms is not None), default=None)
+            return self._doors.store.flush(self.space, self.partition, self._expected, marker, writes, oldest)
+
         while True:
-            emitted = [flush.emitted_ms for flush in chunk if flush.emitted_ms is not None]
-            writes = [flush.write for flush in chunk]
-            flushed = await self._until_there(
-                lambda: self._doors.store.flush(
-                    self.space, self.partition, self._expected, marker, writes, min(emitted, default=None)
-                )
-            )
+            flushed: Flushed = await self._until_there(send)
             self._saw_redis_clock(flushed.redis_ms)
             match flushed.status:
                 case "ok":

@@ -58,7 +58,6 @@ def verify(engine: LocalEngine) -> Verify:
 
     def check() -> None:
         report = ask(engine.settings, timeout_s=120.0)
-        print(report.line)
         assert report.ok, report.to_json()
         assert report.result_sets > 0
 

@@ -1,4 +1,4 @@
-"""What must not change a single list: killed, frozen, emptied, doubled, shuffled. Each test ends equal to the oracle."""
+"""Killed, frozen, emptied, doubled, shuffled: nothing changes a list. Each test ends equal to the oracle."""
 
 import random
 import time
