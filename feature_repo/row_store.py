@@ -4,10 +4,13 @@ A row is one hash with two values: `r`, what readers get (`feature_repo.row`), a
 its stamps. Beside the rows lies one marker per input partition: everything below its offset is in Redis, and its
 outputs were acknowledged. The marker and the stamps are compared inside the script that writes, so an emptied Redis, a
 second writer of a row and a worker that lost its partition are all noticed by the write itself, not by connection
-errors, which clients hide.
+errors, which clients hide. A script that writes rows and leaves the marker where it was (a flush in several scripts, a
+conflict) leaves a step of its own instead: a Redis that forgets those rows before the marker passes them forgets the
+step, too.
 """
 
 import hashlib
+import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +20,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from feature_repo.row import Stamps, pack_stamps, unpack_stamps
 
@@ -34,10 +38,12 @@ if marker ~= ARGV[1] then
   if ARGV[2] ~= '' and marker == ARGV[2] then return {'ok', now} end
   return {'marker', now, marker}
 end
+local step = redis.call('GET', KEYS[3]) or ''
+if ARGV[5] ~= '' and step ~= ARGV[5] and step ~= ARGV[6] then return {'marker', now, marker} end
 if ARGV[3] ~= '' and now - tonumber(ARGV[3]) > tonumber(ARGV[4]) then return {'late', now} end
 local conflicts = {}
-for i = 3, #KEYS do
-  local a = 5 + (i - 3) * 5
+for i = 4, #KEYS do
+  local a = 7 + (i - 4) * 5
   local state = redis.call('HGET', KEYS[i], 's')
   local stamps = ''
   if state then stamps = string.sub(state, 3, 2 + string.byte(state, 1) * 256 + string.byte(state, 2)) end
@@ -51,6 +57,7 @@ for i = 3, #KEYS do
     conflicts[#conflicts + 1] = ARGV[a + 4]
   end
 end
+if #conflicts > 0 or ARGV[2] == '' then redis.call('SET', KEYS[3], ARGV[6]) end
 if #conflicts > 0 then return {'conflict', now, conflicts} end
 if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2]) end
 return {'ok', now}
@@ -91,6 +98,9 @@ class Space:
 
     def agenda(self, partition: int) -> str:
         return f"{self.prefix}:a:{partition}"
+
+    def step(self, partition: int) -> str:
+        return f"{self.prefix}:p:{partition}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +184,9 @@ class RowStore:
         self._url = url
         self._timeout_s = timeout_s
         self._client: Redis | None = None
+        self._writer = os.urandom(6).hex()
+        #: by key of the step: how many scripts of this process wrote rows without moving the marker
+        self._steps: dict[str, int] = {}
 
     @property
     def client(self) -> Redis:
@@ -213,13 +226,17 @@ class RowStore:
     async def read(self, space: Space, entities: Sequence[str]) -> list[bytes | None]:
         """The readers' blobs, None where there is no row."""
         keys = [space.marker(0), *(space.row(entity) for entity in entities)]
-        _, _, *found = await self._script(_READ, keys, ["r"])
-        return found
+        blobs: list[bytes | None]
+        _, _, *blobs = await self._script(_READ, keys, ["r"])
+        return blobs
 
     async def markers(self, space: Space, partitions: Sequence[int]) -> list[Marker | None]:
         """Markers of partitions, None where nothing was ever flushed."""
         if not partitions:
             return []
+        # who reads markers resumes from them: what an earlier flush left unfinished is read and written again
+        for partition in partitions:
+            self._steps.pop(space.step(partition), None)
         found = await self._call(self.client.mget([space.marker(partition) for partition in partitions]))
         return [Marker.decode(data) if data else None for data in found]
 
@@ -238,15 +255,21 @@ class RowStore:
         cache and resume from it); conflict (these rows were not written, nor was the marker); late (nothing was
         written: emit the rows again first).
         """
-        keys = [space.marker(partition), space.agenda(partition), *(space.row(row.entity) for row in rows)]
+        step_key = space.step(partition)
+        step = self._steps.get(step_key, 0)
+        keys = [space.marker(partition), space.agenda(partition), step_key, *(space.row(row.entity) for row in rows)]
         oldest = b"" if oldest_emission_ms is None else str(oldest_emission_ms).encode()
         args: list[Any] = [expected, marker, oldest, EMISSION_LIMIT_MS]
+        args += [f"{self._writer}:{step}" if step else b"", f"{self._writer}:{step + 1}"]
         for row in rows:
             due = b"" if row.due is None else str(row.due).encode()
             args += (row.read_stamps, row.reader, pack_stored(row.stored), due, row.entity)
         status, now, *rest = await self._script(_WRITE, keys, args)
+        if status == b"conflict" or (status == b"ok" and not marker):
+            self._steps[step_key] = step + 1
         match status:
             case b"marker":
+                self._steps.pop(step_key, None)
                 return Flushed("marker", now, marker=rest[0])
             case b"conflict":
                 return Flushed("conflict", now, conflicts=tuple(entity.decode() for entity in rest[0]))
@@ -256,7 +279,7 @@ class RowStore:
     async def due(self, space: Space, partition: int, minute: int, limit: int) -> list[str]:
         """Entities whose next change by time is at or before `minute`, earliest first."""
         found = await self._call(
-            self.client.zrange(space.agenda(partition), "-inf", minute, byscore=True, offset=0, num=limit)  # type: ignore[arg-type]
+            self.client.zrange(space.agenda(partition), "-inf", minute, byscore=True, offset=0, num=limit)
         )
         return [entity.decode() for entity in found]
 
@@ -276,15 +299,17 @@ class RowStore:
     async def _call(self, call: Any) -> Any:
         try:
             return await call
-        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-            raise StoreUnavailable(str(error)) from error
-        except NoScriptError:
-            raise
-        except RedisError as error:
-            # a Redis that is still loading its file, or is shutting down, answers with an error
-            if str(error).startswith(("LOADING", "MASTERDOWN", "READONLY")):
+        except (RedisError, OSError) as error:
+            if is_away(error):
                 raise StoreUnavailable(str(error)) from error
             raise
+
+
+def is_away(error: Exception) -> bool:
+    """Whether Redis is away: no connection, no answer, or one that is still loading its file or shutting down."""
+    if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError)):
+        return True
+    return str(error).startswith(("LOADING", "MASTERDOWN", "READONLY"))
 
 
 def pointer_key(view: str) -> str:

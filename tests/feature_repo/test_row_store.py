@@ -1,0 +1,352 @@
+"""The store's two scripts on a real Redis: what a flush writes, what it refuses, and what it does when in doubt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from feature_repo.row import unpack_row
+from feature_repo.row_store import (
+    EMISSION_LIMIT_MS,
+    Flushed,
+    Marker,
+    RowStore,
+    RowWrite,
+    Space,
+    Stored,
+    StoreUnavailable,
+    pack_stored,
+    pointer_key,
+    unpack_stored,
+)
+from feature_repo.views import PRODUCT_BEHAVIOR
+from streams.local.redis_server import RedisServer
+from tests.feature_repo.rows import BASE, blob_of, new_space, write_of
+from tests.parts import READY_TIMEOUT_S, running
+
+pytestmark = pytest.mark.parts
+
+VIEW = PRODUCT_BEHAVIOR
+#: markers in the order in which a worker sets them; b"" before the first
+NONE, M1, M2, M3 = b"", *(Marker(offset, BASE + offset).encode() for offset in (1, 2, 3))
+
+
+@pytest.fixture
+async def store(redis_server: RedisServer) -> AsyncIterator[RowStore]:
+    opened = RowStore(f"redis://{redis_server.address}")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def raw(redis_server: RedisServer) -> Iterator[Redis]:
+    with Redis.from_url(f"redis://{redis_server.address}") as client:
+        yield client
+
+
+@pytest.fixture
+def space() -> Space:
+    return new_space(VIEW)
+
+
+def row(entity: str, number: int, read: int | None = None, due: int | None = None) -> RowWrite:
+    """The row at offset `number`, which its writer had read at offset `read`."""
+    return write_of(VIEW, entity, number, read={} if read is None else {0: read}, due=due)
+
+
+async def written(store: RowStore, space: Space, *entities: str) -> list[int | None]:
+    """Offset that each row contains, None where there is none."""
+    return [None if stored is None else stored.stamps[0] for stored in (await store.load(space, 0, entities)).rows]
+
+
+async def marker(store: RowStore, space: Space) -> bytes:
+    return (await store.load(space, 0, [])).marker
+
+
+# --- the marker ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_flush_moves_the_marker_and_writes_both_halves_of_its_rows(store: RowStore, space: Space) -> None:
+    write = row("a", 1)
+    flushed = await store.flush(space, 0, NONE, M1, [write], None)
+    assert (flushed.status, flushed.marker, flushed.conflicts) == ("ok", b"", ())
+    loaded = await store.load(space, 0, ["a", "b"])
+    assert (loaded.marker, loaded.rows) == (M1, [write.stored, None])
+    assert await store.read(space, ["b", "a"]) == [None, write.reader]
+    assert await store.markers(space, [0, 1]) == [Marker(1, BASE + 1), None]
+    assert await store.markers(space, []) == []
+
+
+async def test_a_row_is_one_hash_with_two_values(store: RowStore, space: Space, raw: Redis) -> None:
+    write = row("a", 1)
+    await store.flush(space, 0, NONE, M1, [write], None)
+    assert raw.hgetall(space.row("a")) == {b"r": write.reader, b"s": pack_stored(write.stored)}
+
+
+@pytest.mark.parametrize(("there", "expected"), [(M1, M2), (M2, M1), (NONE, M1), (M1, NONE)])
+async def test_another_marker_than_expected_refuses_everything(
+    store: RowStore, space: Space, there: bytes, expected: bytes
+) -> None:
+    """Lower: Redis forgot something. Higher: another worker owns the partition. Absent: Redis was emptied."""
+    if there:
+        assert (await store.flush(space, 0, NONE, there, [], None)).status == "ok"
+    flushed = await store.flush(space, 0, expected, M3, [row("a", 1, due=3)], None)
+    assert (flushed.status, flushed.marker) == ("marker", there)
+    assert await written(store, space, "a") == [None]
+    assert await store.due(space, 0, 10, 10) == []
+    assert await marker(store, space) == there
+
+
+async def test_each_partition_has_a_marker_of_its_own(store: RowStore, space: Space) -> None:
+    await store.flush(space, 0, NONE, M1, [], None)
+    assert (await store.flush(space, 1, NONE, M2, [], None)).status == "ok"
+    assert await store.markers(space, [1, 0]) == [Marker(2, BASE + 2), Marker(1, BASE + 1)]
+
+
+async def test_rows_and_marker_are_read_at_the_same_moment(store: RowStore, space: Space) -> None:
+    """A row at offset n is there exactly when the marker is at n, whatever the writer does between the reads."""
+    entities = ["a", "b", "c"]
+
+    async def write() -> None:
+        expected = NONE
+        for number in range(1, 40):
+            read = number - 1 if number > 1 else None
+            rows = [row(entity, number, read=read) for entity in entities]
+            following = Marker(number).encode()
+            assert (await store.flush(space, 0, expected, following, rows, None)).status == "ok"
+            expected = following
+
+    writing = asyncio.create_task(write())
+    seen = set()
+    while not writing.done():
+        loaded = await store.load(space, 0, entities)
+        offset = Marker.decode(loaded.marker).offset if loaded.marker else None
+        assert [None if stored is None else stored.stamps[0] for stored in loaded.rows] == [offset] * 3
+        seen.add(offset)
+    await writing
+    assert len(seen) > 3, "reads and writes did interleave"
+
+
+# --- in doubt ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_same_flush_again_is_ok_and_changes_nothing(store: RowStore, space: Space, raw: Redis) -> None:
+    rows = [row("a", 1, due=4), row("b", 1)]
+    for _ in range(2):
+        assert (await store.flush(space, 0, NONE, M1, rows, None)).status == "ok"
+    assert raw.zrange(space.agenda(0), 0, -1, withscores=True) in ([(b"a", 4.0)], [[b"a", 4.0]])
+    assert await written(store, space, "a", "b") == [1, 1]
+    assert await marker(store, space) == M1
+
+
+async def test_in_doubt_within_a_flush_of_several_scripts(store: RowStore, space: Space) -> None:
+    for _ in range(2):
+        assert (await store.flush(space, 0, NONE, b"", [row("a", 1)], None)).status == "ok"
+    for _ in range(2):
+        assert (await store.flush(space, 0, NONE, M1, [row("b", 1)], None)).status == "ok"
+    assert await written(store, space, "a", "b") == [1, 1]
+    assert await marker(store, space) == M1
+
+
+async def test_a_step_that_redis_forgot_is_noticed_before_the_marker_passes_it(
+    store: RowStore, space: Space, raw: Redis
+) -> None:
+    """A Redis that crashes between two scripts of a flush may lose the first and still hold the marker of before."""
+    await store.flush(space, 0, NONE, M1, [], None)
+    assert (await store.flush(space, 0, M1, b"", [row("a", 2)], None)).status == "ok"
+    raw.delete(space.row("a"), space.step(0))
+    flushed = await store.flush(space, 0, M1, M2, [row("b", 2)], None)
+    assert (flushed.status, flushed.marker) == ("marker", M1)
+    assert await written(store, space, "b") == [None]
+    # whoever resumes from the marker begins anew, and reads and writes all of it again
+    assert await store.markers(space, [0]) == [Marker.decode(M1)]
+    assert (await store.flush(space, 0, M1, b"", [row("a", 2)], None)).status == "ok"
+    assert (await store.flush(space, 0, M1, M2, [row("b", 2)], None)).status == "ok"
+    assert await written(store, space, "a", "b") == [2, 2]
+
+
+async def test_a_step_is_noticed_even_before_the_first_marker(store: RowStore, space: Space, raw: Redis) -> None:
+    await store.flush(space, 0, NONE, b"", [row("a", 1)], None)
+    raw.delete(space.row("a"), space.step(0))
+    assert (await store.flush(space, 0, NONE, M1, [row("b", 1)], None)).status == "marker"
+
+
+async def test_rows_beside_a_conflict_are_guarded_by_a_step(store: RowStore, space: Space, raw: Redis) -> None:
+    await store.flush(space, 0, NONE, M1, [row("a", 1)], None)
+    assert (await store.flush(space, 0, M1, M2, [row("a", 3, read=2), row("b", 2)], None)).status == "conflict"
+    raw.delete(space.row("b"), space.step(0))
+    assert (await store.flush(space, 0, M1, M2, [row("a", 2, read=1)], None)).status == "marker"
+
+
+async def test_a_partition_that_comes_back_is_taken_without_a_rewind(redis_server: RedisServer, space: Space) -> None:
+    ours, theirs = (RowStore(f"redis://{redis_server.address}") for _ in range(2))
+    await ours.flush(space, 0, NONE, b"", [row("a", 1)], None)
+    await ours.flush(space, 0, NONE, M1, [], None)
+    await theirs.markers(space, [0])
+    await theirs.flush(space, 0, M1, b"", [row("a", 2, read=1)], None)
+    await theirs.flush(space, 0, M1, M2, [], None)
+    await ours.markers(space, [0])
+    assert (await ours.flush(space, 0, M2, b"", [row("a", 3, read=2)], None)).status == "ok"
+    assert (await ours.flush(space, 0, M2, M3, [], None)).status == "ok"
+    await ours.close()
+    await theirs.close()
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_row_that_another_writer_wrote_is_refused_alone(redis_server: RedisServer, space: Space) -> None:
+    ours, theirs = (RowStore(f"redis://{redis_server.address}") for _ in range(2))
+    both = [row("a", 1), row("b", 1), row("c", 1)]
+    await ours.flush(space, 0, NONE, M1, both, None)
+    # another input partition brings the same product: a marker of its own, the same row
+    await theirs.flush(space, 1, NONE, M1, [row("b", 5, read=1)], None)
+
+    flushed = await ours.flush(space, 0, M1, M2, [row(e, 2, read=1, due=9) for e in "abc"], None)
+    assert (flushed.status, flushed.conflicts) == ("conflict", ("b",))
+    assert await written(ours, space, "a", "b", "c") == [2, 5, 2]
+    assert await marker(ours, space) == M1, "the marker waits for the refused row"
+    assert sorted(await ours.due(space, 0, 9, 10)) == ["a", "c"], "the refused row's agenda stays"
+
+    assert (await ours.flush(space, 0, M1, M2, [row("b", 6, read=5)], None)).status == "ok"
+    assert await written(ours, space, "b") == [6]
+    assert await marker(ours, space) == M2
+    await ours.close()
+    await theirs.close()
+
+
+async def test_stamps_are_compared_whole_not_by_their_sum(store: RowStore, space: Space) -> None:
+    await store.flush(space, 0, NONE, M1, [write_of(VIEW, "a", 3)], None)
+    other = write_of(VIEW, "a", 4, read={0: 1, 1: 1})
+    assert (await store.flush(space, 0, M1, M2, [other], None)).conflicts == ("a",)
+
+
+async def test_a_row_whose_emission_is_too_old_is_not_written(store: RowStore, space: Space) -> None:
+    now = await store.now_ms()
+    late = await store.flush(space, 0, NONE, M1, [row("a", 1)], now - EMISSION_LIMIT_MS - 1)
+    assert late.status == "late"
+    assert late.redis_ms >= now
+    assert await written(store, space, "a") == [None]
+    assert await marker(store, space) == NONE
+    assert (await store.flush(space, 0, NONE, M1, [row("a", 1)], late.redis_ms)).status == "ok"
+
+
+async def test_nothing_to_write_still_moves_the_marker(store: RowStore, space: Space) -> None:
+    assert (await store.flush(space, 0, NONE, M1, [], None)).status == "ok"
+    assert await marker(store, space) == M1
+
+
+async def test_entities_of_any_text(store: RowStore, space: Space) -> None:
+    entities = ["a:b", "白色T恤", "with space", "\x00", "é" * 64]
+    flushed = await store.flush(space, 0, NONE, M1, [row(e, n, due=1) for n, e in enumerate(entities)], None)
+    assert flushed.status == "ok"
+    assert await store.read(space, entities) == [blob_of(VIEW, n) for n in range(5)]
+    assert sorted(await store.due(space, 0, 1, 10)) == sorted(entities)
+    conflict = await store.flush(space, 0, M1, M2, [row(e, n, read=99) for n, e in enumerate(entities, 5)], None)
+    assert list(conflict.conflicts) == entities
+
+
+async def test_a_thousand_rows_are_read_in_order(store: RowStore, space: Space) -> None:
+    entities = [f"p{n}" for n in range(1000)]
+    await store.flush(space, 0, NONE, M1, [row(e, n) for n, e in enumerate(entities) if n % 2], None)
+    found = await store.read(space, entities[::-1])
+    assert [blob and unpack_row(VIEW, blob).stamps[0] for blob in found] == [
+        n if n % 2 else None for n in reversed(range(1000))
+    ]
+
+
+@pytest.mark.parametrize("stamps", [{}, {0: 5}, {2: 7, 0: 2**40}])
+def test_what_a_writer_stores_is_what_it_loads(stamps: dict[int, int]) -> None:
+    stored = Stored(stamps, BASE, BASE + 9, b"\x00state")
+    assert unpack_stored(pack_stored(stored)) == stored
+
+
+# --- the agenda ----------------------------------------------------------------------------------------------------
+
+
+async def test_the_agenda_is_replaced_and_removed_with_its_row(store: RowStore, space: Space) -> None:
+    await store.flush(space, 0, NONE, M1, [row("a", 1, due=30), row("b", 1, due=20), row("c", 1, due=10)], None)
+    assert await store.due(space, 0, 30, 10) == ["c", "b", "a"]
+    assert await store.due(space, 0, 29, 10) == ["c", "b"]
+    assert await store.due(space, 0, 30, 1) == ["c"]
+    await store.flush(space, 0, M1, M2, [row("b", 2, read=1), row("c", 2, read=1, due=40)], None)
+    assert await store.due(space, 0, 40, 10) == ["a", "c"]
+    assert await store.due(space, 1, 40, 10) == []
+
+
+# --- a Redis that goes away ----------------------------------------------------------------------------------------
+
+
+async def every_call(store: RowStore, space: Space) -> list[str]:
+    """Names of the methods that do not raise StoreUnavailable."""
+    calls = {
+        "check": store.check(),
+        "now_ms": store.now_ms(),
+        "load": store.load(space, 0, ["a"]),
+        "read": store.read(space, ["a"]),
+        "markers": store.markers(space, [0]),
+        "flush": store.flush(space, 0, NONE, M1, [row("a", 1)], None),
+        "due": store.due(space, 0, 1, 1),
+        "publish_space": store.publish_space(space),
+    }
+    answers = await asyncio.gather(*calls.values(), return_exceptions=True)
+    return [name for name, answer in zip(calls, answers, strict=True) if not isinstance(answer, StoreUnavailable)]
+
+
+async def test_a_redis_that_is_killed_and_comes_back_empty(tmp_path: Path, space: Space) -> None:
+    with running(RedisServer(tmp_path)) as server:
+        store = RowStore(f"redis://{server.address}", timeout_s=1.0)
+        await store.check()
+        await store.flush(space, 0, NONE, M1, [row("a", 1)], None)
+        server.kill()
+        assert await every_call(store, space) == []
+        server.start()
+        server.ready(READY_TIMEOUT_S)
+        # the client reconnects without a word: only the marker tells that everything is gone
+        assert (await store.load(space, 0, ["a"])).marker == NONE
+        flushed: Flushed = await store.flush(space, 0, M1, M2, [row("a", 2, read=1)], None)
+        assert (flushed.status, flushed.marker) == ("marker", NONE)
+        await store.close()
+
+
+async def test_a_frozen_redis_is_away_until_it_is_thawed(tmp_path: Path, space: Space) -> None:
+    """The answer is lost, the script is not: it is carried out when Redis goes on, and the same again says ok."""
+    with running(RedisServer(tmp_path)) as server:
+        store = RowStore(f"redis://{server.address}", timeout_s=0.2)
+        await store.flush(space, 0, NONE, M1, [], None)
+        server.freeze()
+        with pytest.raises(StoreUnavailable):
+            await store.flush(space, 0, M1, b"", [row("a", 2)], None)
+        server.thaw()
+        assert (await store.flush(space, 0, M1, b"", [row("a", 2)], None)).status == "ok"
+        server.freeze()
+        with pytest.raises(StoreUnavailable):
+            await store.flush(space, 0, M1, M2, [row("b", 2)], None)
+        server.thaw()
+        assert (await store.flush(space, 0, M1, M2, [row("b", 2)], None)).status == "ok"
+        assert await written(store, space, "a", "b") == [2, 2]
+        await store.close()
+
+
+async def test_redis_is_away_where_nothing_listens(space: Space) -> None:
+    store = RowStore("redis://127.0.0.1:1", timeout_s=1.0)
+    assert await every_call(store, space) == []
+
+
+async def test_a_redis_that_evicts_is_refused(tmp_path: Path) -> None:
+    with running(RedisServer(tmp_path)) as server, Redis.from_url(f"redis://{server.address}") as raw:
+        store = RowStore(f"redis://{server.address}")
+        raw.config_set("maxmemory-policy", "allkeys-lru")
+        with pytest.raises(ValueError, match=r"evicts rows \(maxmemory-policy allkeys-lru\); expected noeviction"):
+            await store.check()
+        await store.close()
+
+
+async def test_the_pointer_tells_where_a_view_is(store: RowStore, raw: Redis) -> None:
+    space = Space("cluster", "topic", "a_view_of_this_test", "7")
+    await store.publish_space(space)
+    assert raw.get(pointer_key("a_view_of_this_test")) == b"freshrank:cluster:topic:a_view_of_this_test:7"
