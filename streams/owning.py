@@ -23,11 +23,15 @@ class GapInLog(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """First offset of a partition, the one after its last, and the one committed in Kafka (-1 when none is)."""
+    """First offset of a partition, the one after its last, and the one committed in Kafka (-1 when none is).
+
+    Where the end is not exact (Tansu tells the last batch's first offset + 1) the log may go on behind it.
+    """
 
     start: int
     end: int
     committed: int = -1
+    is_end_exact: bool = True
 
 
 class Ownership:
@@ -117,7 +121,7 @@ class Ownership:
                 await asyncio.sleep(10 * RETRY_S)
 
     def _checked(self, topic: str, partition: int, marker: Marker | None, bound: Bounds) -> Marker | None:
-        if marker is None or bound.start <= marker.offset <= bound.end:
+        if marker is None or (bound.start <= marker.offset and (marker.offset <= bound.end or not bound.is_end_exact)):
             return marker
         if marker.offset < bound.start and self._accept_gap:
             return Marker(bound.start, marker.clock)

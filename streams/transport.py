@@ -63,6 +63,7 @@ class Hooks:
     #: offsets to tell Kafka, a mirror for lag tools
     committed: Callable[[], Mapping[Place, int]]
     on_revoked: Callable[[], Awaitable[None]]
+    on_crash: Callable[[BaseException], None]
     instance_id: str | None = None
 
 
@@ -148,8 +149,9 @@ class Consumer(driver.Consumer):
         starts = await self.earliest_offsets(*assigned) if assigned else {}
         ends = await self.highwaters(*assigned) if assigned else {}
         committed = await self.seek_to_committed() if assigned else {}
+        exact = self._hooks.settings.kafka_kind == "apache"
         bounds = {
-            (tp.topic, tp.partition): Bounds(starts[tp] or 0, ends[tp] or 0, _or_none(committed.get(tp)))
+            (tp.topic, tp.partition): Bounds(starts[tp] or 0, ends[tp] or 0, _or_none(committed.get(tp)), exact)
             for tp in assigned
         }
         offsets = await self._hooks.resume(bounds, generation)
@@ -179,6 +181,9 @@ class Consumer(driver.Consumer):
         except asyncio.CancelledError:
             if not self.app.should_stop:
                 raise
+        except Exception as error:
+            # Faust would log it and leave a worker that owns partitions and reads nothing
+            self._hooks.on_crash(error)
 
     async def _deliver(self, tp: TP, fetched: Sequence[Any]) -> None:
         messages = [Message(r.offset, r.key, r.value, r.timestamp, r.headers) for r in fetched]

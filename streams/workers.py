@@ -180,7 +180,7 @@ class Worker:
         async def flush(ending: bool) -> None:
             return None
 
-        hooks = Hooks(self._settings, resume, flush, side.committed, revoked)
+        hooks = Hooks(self._settings, resume, flush, side.committed, revoked, crash)
         self._app = make_app("ranking", self._settings, hooks)
         Agents(self._app, crash).ranking(side)
         self._reached = side.committed
@@ -237,6 +237,7 @@ class Worker:
             flush,
             ownership.committed,
             ownership.drop,
+            crash,
             f"freshrank-{self._role}-{instance}" if instance else None,
         )
         self._app = make_app(self._role, self._settings, hooks)

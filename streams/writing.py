@@ -42,6 +42,10 @@ class Rewind(Exception):
     """The store does not hold what this worker last saw there: drop the cache and resume from the marker."""
 
 
+class AnotherTopic(Exception):
+    """The log went back behind what was read: going on would skip or mix events."""
+
+
 @dataclass(slots=True)
 class OwnedRow:
     """A cached row and what has happened to it since it was last in the store."""
@@ -131,6 +135,11 @@ class RowWriter:
 
         Waits only while too much is unwritten or unloaded: memory is bounded, Kafka keeps the rest.
         """
+        if entries and entries[0].input_offset < self.position:
+            raise AnotherTopic(
+                f"{self.space.view}[{self.partition}]: read offset {entries[0].input_offset} where {self.position} "
+                "was to come: this is another topic of the same name"
+            )
         touched: dict[str, tuple[OwnedRow, bool]] = {}
         for entry in entries:
             row = self._rows.get(entry.entity)
