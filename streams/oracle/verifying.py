@@ -27,6 +27,7 @@ from streams.records import (
     MODELS,
     RANKINGS,
     Ranking,
+    decode_headers,
     decode_ranking,
 )
 from streams.records import (
@@ -90,18 +91,32 @@ class Verification:
         #: newest record by result set id, None for a null
         self.rankings: dict[str, Ranking | None] = {}
         self.letters: dict[Place, set[str]] = {}
+        self._versions: dict[str, int] = {}
+        #: sets whose last record is older than one before it
+        self._overtaken: dict[str, str] = {}
 
     def take(self, fetched: Fetched) -> None:
         """A record of an input, of `rankings` or of `dead-letter`."""
         message = fetched.message
         if message.topic == RANKINGS:
-            key = (message.key or b"").decode(errors="replace")
-            self.rankings[key] = None if message.value is None else decode_ranking(message.value)
+            self._rank(fetched)
         elif message.topic == DEAD_LETTER:
             self._bury(fetched)
         else:
             self._expected = None
             self.replay.take(message)
+
+    def _rank(self, fetched: Fetched) -> None:
+        message = fetched.message
+        key = (message.key or b"").decode(errors="replace")
+        self.rankings[key] = None if message.value is None else decode_ranking(message.value)
+        _, version = decode_headers(fetched.headers)
+        newest = self._versions.get(key, 0)
+        if version < newest:
+            self._overtaken[key] = f"version {version} came after {newest}: readers pass it over"
+        else:
+            self._versions[key] = version
+            self._overtaken.pop(key, None)
 
     def _bury(self, fetched: Fetched) -> None:
         message = fetched.message
@@ -129,11 +144,13 @@ class Verification:
         for result_set_id, ranking in self.rankings.items():
             if ranking is not None:
                 expected.setdefault(result_set_id, Nothing("never registered"))
-        return expected, [
-            (result_set_id, difference)
-            for result_set_id, wanted in sorted(expected.items())
-            for difference in compare(wanted, self.rankings.get(result_set_id))
-        ]
+        differences: list[tuple[str, str]] = []
+        for result_set_id, wanted in sorted(expected.items()):
+            found = compare(wanted, self.rankings.get(result_set_id))
+            if result_set_id in self._overtaken:
+                found.append(self._overtaken[result_set_id])
+            differences += [(result_set_id, difference) for difference in found]
+        return expected, differences
 
     async def compare_rows(self, store: RowStore) -> tuple[int, list[tuple[str, str]]]:
         """How many rows there must be, and (view/entity, difference) of those that differ. Raises StoreUnavailable."""
