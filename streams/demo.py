@@ -1,9 +1,8 @@
-"""The show: real events replayed through a running stack, and what became of the lists.
+"""The show: real events replayed through a running engine, and what became of the lists.
 
-The stack is started by who calls; it tells its figures, the rows in force and the oracle's verdict through `Hooks`.
+The engine is started by who calls; it tells its figures, the rows in force and the oracle's verdict through `Hooks`.
 """
 
-import json
 import threading
 import time
 from collections import Counter
@@ -13,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from heapq import merge
 from itertools import islice
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -24,14 +23,12 @@ from serving.datasets import online_retail, shirts
 from serving.datasets.online_retail import History
 from serving.datasets.shirts import Shirt, Story
 from serving.retrieval import TextIndex, queries
+from streams import freshness
 from streams.client import ClosedSet, Connection, FreshRanking, Publisher, RankingsReader, Registrar
-from streams.replay import Replayed, Replayer, Sink, Speed
+from streams.freshness import RANKINGS_OUT, RECORDS_IN, ROWS_RESCORE, ROWS_SCORED, ROWS_WRITTEN
+from streams.replay import Replayer, Sink, Speed
 from streams.settings import Settings
-from streams.show import Features, Report, Snapshot, figures_table, list_table, progress
-
-#: what `Hooks.metrics` must tell: counters since the workers' start, and latencies event → ranking since then
-COUNTERS: Final = ("events_in", "rows_written", "rankings_published", "rows_scored", "rows_full_rescore")
-LATENCIES: Final = ("latency_p50_ms", "latency_p99_ms")
+from streams.show import Features, Report, Snapshot, figures_table, list_table, progress, spoken_version
 
 CANDIDATES: Final = 100
 SHIRTS: Final = 100
@@ -40,8 +37,10 @@ SHIRT_SET: Final = f"search:{shirts.QUERY}"
 USER_EVERY: Final = 4
 #: a query finds so many products; less is asked of a catalogue that has too few such queries
 LEAST_MATCHES: Final = (CANDIDATES, 50, 20, 5, 1)
-#: the lists have come to rest when none was published for so long
-REST_S: Final = 2.0
+#: how long a reader waits for news before it looks whether it should end
+LOOK_S: Final = 0.25
+#: differences that are shown when the oracle finds some
+DIFFERENCES_SHOWN: Final = 10
 
 
 class DemoError(Exception):
@@ -59,12 +58,22 @@ class VerifyReport(Protocol):
     @property
     def total(self) -> int: ...
 
+    @property
+    def ok(self) -> bool:
+        """Whether stored rows and dead letters are right, too."""
+        ...
+
+    @property
+    def lines(self) -> list[str]:
+        """For a human: the sentence about the sets first, differences last."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """What only the stack knows. `features` gives the rows in force: product_id -> feature name -> number."""
 
-    metrics: Callable[[], Mapping[str, float]]
+    measured: Callable[[], freshness.Snapshot]
     verify: Callable[[], VerifyReport]
     features: Callable[[Sequence[str]], Mapping[str, Features]]
 
@@ -78,7 +87,10 @@ class DemoOptions:
     events: int | None = 8_000
     speed: Speed = field(default_factory=lambda: Speed(events_per_s=250))
     seed: int = 2
+    #: longest time for the lists to get their order, and to come to rest
     patience_s: float = 90.0
+    #: they have come to rest when none was published for so long
+    rest_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +99,35 @@ class DemoSummary:
 
     events_replayed: int
     replay_s: float
+    #: messages not yet in force when the last event had been sent, and seconds from then to the last ranking
+    messages_behind: int
+    caught_up_s: float
+    #: records that the workers read, heartbeats included
     events_in: int
     rows_written: int
     rankings_published: int
     rows_scored: int
     rows_full_rescore: int
-    latency_p50_ms: float
-    latency_p99_ms: float
+    #: event published → ranking acknowledged, as the workers measure it; None without any
+    latency_p50_ms: float | None
+    latency_p99_ms: float | None
     #: price change published → ranking published, as the reader of `rankings` sees it
     price_latency_p50_ms: float | None
     price_latency_p99_ms: float | None
     sets: int
     sets_equal: int
+    sets_moved: int
+    #: sets, stored rows and dead letters are what the oracle computes
+    verified: bool
 
     @property
-    def verified(self) -> bool:
-        return self.sets > 0 and self.sets == self.sets_equal
+    def ok(self) -> bool:
+        """Whether the show showed what it is for: lists that moved, and that are right."""
+        return self.verified and self.sets_moved > 0
 
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(asdict(self))
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {"ok": self.ok, **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -151,16 +172,14 @@ class Doors:
     rankings: Rankings
 
 
-def run_demo(settings: Settings, console: Console, options: DemoOptions, hooks: Hooks) -> DemoSummary:
-    """The whole show against a running stack. Raises DemoError, DatasetError or ClientError, each one clear line."""
+def run_demo(settings: Settings, console: Console, scene: Scene, options: DemoOptions, hooks: Hooks) -> DemoSummary:
+    """The whole show against a running engine. Raises DemoError or ClientError, each one clear line."""
     connection = Connection.from_settings(settings)
     with (
         Publisher(connection) as publisher,
         Registrar(connection) as registrar,
         RankingsReader(connection) as rankings,
     ):
-        console.print("reading the history", highlight=False)
-        scene = prepare(options)
         return perform(scene, console, options, hooks, Doors(publisher, registrar, rankings))
 
 
@@ -195,7 +214,8 @@ def perform(scene: Scene, console: Console, options: DemoOptions, hooks: Hooks, 
     4. Wait until the lists rest.  5. Show what moved.  6. Ask the oracle.
     """
     replayer = Replayer(doors.publisher, options.speed)
-    board = Board(doors.rankings, {result_set.result_set_id for result_set in scene.result_sets})
+    names = {result_set.result_set_id for result_set in scene.result_sets}
+    board = Board(doors.rankings, names, options.patience_s, options.rest_s)
     products = list(scene.titles)
 
     # 1.
@@ -206,32 +226,48 @@ def perform(scene: Scene, console: Console, options: DemoOptions, hooks: Hooks, 
         doors.registrar.register(result_set)
     doors.registrar.flush()
     with progress(console, "first order of each list") as report:
-        board.settle(options.patience_s, report)
-    first, features, figures = dict(board.table), hooks.features(products), hooks.metrics()
+        board.settle(report)
+    first, features, before = dict(board.table), hooks.features(products), hooks.measured()
     # 3. and 4. The rankings are read while they are made: there may be very many.
-    ended = threading.Event()
+    ended, abandoned = threading.Event(), threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        resting = pool.submit(board.settle, options.patience_s, _silent, ended)
+        resting = pool.submit(board.settle, _silent, ended, abandoned)
         try:
             began = time.monotonic()
             with progress(console, "replay") as report:
                 replayed = replayer.replay(scene.events, scene.start_ms, scene.end_ms, report)
-            replay_s = time.monotonic() - began
-        finally:
+            sent = time.monotonic()
+            behind = sum(row.lag for row in hooks.measured().partitions())
             ended.set()
-        price_latencies = resting.result()
-    last, features_now, figures_now = board.table, hooks.features(products), hooks.metrics()
+            price_latencies = resting.result()
+        finally:
+            abandoned.set()
+    last, features_now, measured = board.table, hooks.features(products), hooks.measured().since(before)
     # 5.
     for name in (SHIRT_SET, most_moved(first, last)):
-        before, after = Snapshot(first[name].items, features), Snapshot(last[name].items, features_now)
+        was, now = Snapshot(first[name].items, features), Snapshot(last[name].items, features_now)
         heroes = scene.heroes if name == SHIRT_SET else ()
-        console.print(list_table(f"{name} (version {last[name].version})", before, after, scene.titles, heroes))
+        console.print(
+            list_table(f"{name} (version {spoken_version(last[name].version)})", was, now, scene.titles, heroes)
+        )
     # 6.
     verdict = hooks.verify()
-    summary = summarize(replayed, replay_s, figures, figures_now, price_latencies, verdict)
+    course = Course(replayed.events, sent - began, behind, max(0.0, board.heard - sent))
+    summary = summarize(course, measured, price_latencies, moved(first, last), verdict)
     console.print(figures_table("summary", summary_lines(summary)))
-    console.print(f"verify: {summary.sets_equal} of {summary.sets} result sets equal to the oracle", highlight=False)
+    for line in verdict.lines[: DIFFERENCES_SHOWN + 1]:
+        console.print(line, highlight=False, markup=False)
     return summary
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How the replay went: events, seconds, messages not in force at its end, seconds until the last ranking."""
+
+    events: int
+    seconds: float
+    behind: int
+    caught_up_s: float
 
 
 class Patience:
@@ -251,33 +287,43 @@ class Patience:
 class Board:
     """The newest ranking of each of `names`, as a reader of the topic sees it."""
 
-    def __init__(self, rankings: Rankings, names: set[str]) -> None:
+    def __init__(self, rankings: Rankings, names: set[str], patience_s: float, rest_s: float) -> None:
         self._rankings = rankings
         self._names = names
+        self._patience_s = patience_s
+        self._rest_s = rest_s
         self.table: dict[str, FreshRanking] = {}
+        #: monotonic seconds when the last news came
+        self.heard = 0.0
 
-    def settle(self, patience_s: float, report: Report, ended: threading.Event | None = None) -> list[int]:
+    def settle(
+        self, report: Report, ended: threading.Event | None = None, abandoned: threading.Event | None = None
+    ) -> list[int]:
         """Read until every list has an order made by the model and nothing comes any more, but not before `ended`.
 
         Returns the times in ms from price changes to the rankings that they brought about. Raises DemoError when that
-        takes longer than `patience_s` (after `ended`).
+        takes too long (from `ended` on), or when it is `abandoned`.
         """
         latencies: list[int] = []
-        patience = Patience(patience_s, ended)
+        patience = Patience(self._patience_s, ended)
+        quiet_since = time.monotonic()
         while True:
             last_look = ended is None or ended.is_set()  # asked before: what comes while it ends must still be read
-            for news in self._rankings.follow(idle_s=REST_S):
+            for news in self._rankings.follow(idle_s=min(LOOK_S, self._rest_s)):
+                quiet_since = self.heard = time.monotonic()
                 latencies += self._take(news)
                 report(len(self.table), len(self._names), 0)
                 if patience.is_over():
-                    raise DemoError(f"the lists did not come to rest within {patience_s:.0f} s")
+                    raise DemoError(f"the lists did not come to rest within {self._patience_s:.0f} s")
+            if abandoned is not None and abandoned.is_set():
+                raise DemoError("the replay was given up")
             waiting = self._names - {name for name, ranking in self.table.items() if not ranking.degraded}
-            if not waiting and last_look:
+            if not waiting and last_look and time.monotonic() - quiet_since >= self._rest_s:
                 return latencies
-            if patience.is_over():
+            if waiting and patience.is_over():
                 raise DemoError(
-                    f"{len(waiting)} of {len(self._names)} lists have no order by the model after {patience_s:.0f} s, "
-                    f"among them {min(waiting)}"
+                    f"{len(waiting)} of {len(self._names)} lists have no order by the model "
+                    f"after {self._patience_s:.0f} s, among them {min(waiting)}"
                 )
 
     def _take(self, news: FreshRanking | ClosedSet) -> list[int]:
@@ -299,52 +345,69 @@ def most_moved(first: Mapping[str, FreshRanking], last: Mapping[str, FreshRankin
     return max(sorted(set(first) - {SHIRT_SET}), key=lambda name: _places_moved(first[name], last[name]))
 
 
+def moved(first: Mapping[str, FreshRanking], last: Mapping[str, FreshRanking]) -> int:
+    """How many lists have another order."""
+    return sum(last[name].columns.product_ids != ranking.columns.product_ids for name, ranking in first.items())
+
+
 def summarize(
-    replayed: Replayed,
-    replay_s: float,
-    before: Mapping[str, float],
-    after: Mapping[str, float],
+    course: Course,
+    measured: freshness.Snapshot,
     price_latencies: Sequence[int],
+    sets_moved: int,
     verdict: VerifyReport,
 ) -> DemoSummary:
-    """Counters of the replay alone, latencies and verdict."""
-    counted = {name: round(after[name] - before[name]) for name in COUNTERS}
+    """Counters and latencies of the replay alone, and the verdict."""
+    latency = measured.latency_of("ranking")
     p50, p99 = np.percentile(price_latencies, (50, 99)).round(1).tolist() if price_latencies else (None, None)
     return DemoSummary(
-        events_replayed=replayed.events,
-        replay_s=round(replay_s, 1),
-        **counted,
-        latency_p50_ms=round(after["latency_p50_ms"], 1),
-        latency_p99_ms=round(after["latency_p99_ms"], 1),
+        events_replayed=course.events,
+        replay_s=round(course.seconds, 1),
+        messages_behind=course.behind,
+        caught_up_s=round(course.caught_up_s, 1),
+        events_in=measured.total(RECORDS_IN),
+        rows_written=measured.total(ROWS_WRITTEN),
+        rankings_published=measured.total(RANKINGS_OUT),
+        rows_scored=measured.total(ROWS_SCORED),
+        rows_full_rescore=measured.total(ROWS_RESCORE),
+        latency_p50_ms=_rounded(latency.quantile(0.5)),
+        latency_p99_ms=_rounded(latency.quantile(0.99)),
         price_latency_p50_ms=p50,
         price_latency_p99_ms=p99,
         sets=verdict.total,
         sets_equal=verdict.equal,
+        sets_moved=sets_moved,
+        verified=verdict.ok,
     )
 
 
 def summary_lines(summary: DemoSummary) -> list[tuple[str, str]]:
     """Name and value, as the terminal shows them."""
     share = summary.rows_scored / summary.rows_full_rescore if summary.rows_full_rescore else 1.0
-    lines = [
-        ("events replayed", f"{summary.events_replayed:,} in {summary.replay_s:.0f} s"),
-        ("events in", f"{summary.events_in:,}"),
+    rate = summary.events_replayed / max(summary.replay_s, 0.1)
+    return [
+        ("events replayed", f"{summary.events_replayed:,} in {summary.replay_s:.0f} s ({rate:,.0f}/s)"),
+        ("records in, with heartbeats", f"{summary.events_in:,}"),
         ("rows written", f"{summary.rows_written:,}"),
         ("rankings published", f"{summary.rankings_published:,}"),
+        ("rows scored", f"{summary.rows_scored:,}, a full re-score {summary.rows_full_rescore:,} ({share:.1%})"),
+        ("event → ranking, p50 / p99", _pair(summary.latency_p50_ms, summary.latency_p99_ms)),
+        ("price change → ranking, p50 / p99", _pair(summary.price_latency_p50_ms, summary.price_latency_p99_ms)),
         (
-            "rows scored",
-            f"{summary.rows_scored:,}, a full re-score {summary.rows_full_rescore:,} ({share:.1%})",
+            "lag at the last event",
+            f"{summary.messages_behind:,} messages, caught up after {summary.caught_up_s:.1f} s",
         ),
-        ("event → ranking, p50 / p99", f"{summary.latency_p50_ms:,.1f} / {summary.latency_p99_ms:,.1f} ms"),
-    ]
-    if summary.price_latency_p50_ms is not None:
-        price = f"{summary.price_latency_p50_ms:,.1f} / {summary.price_latency_p99_ms:,.1f} ms"
-        lines.append(("price change → ranking, p50 / p99", price))
-    return [
-        *lines,
+        ("lists with another order", f"{summary.sets_moved} of {summary.sets}"),
         ("lists equal to the oracle", f"{summary.sets_equal} of {summary.sets}"),
-        ("where to look next", "freshrank demo --follow\nfreshrank rankings --follow\nfreshrank freshness"),
     ]
+
+
+def _rounded(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 1)
+
+
+def _pair(p50: float | None, p99: float | None) -> str:
+    return "none" if p50 is None or p99 is None else f"{p50:,.1f} / {p99:,.1f} ms"
 
 
 def _retail_sets(

@@ -8,10 +8,13 @@ from math import isclose
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from streams.client import RankedItem
+from streams.client import ClosedSet, FreshRanking, RankedItem
+from streams.records import EPOCH_BITS
 
 #: one product's numbers in force by feature name; price in minor units
 Features = Mapping[str, float]
@@ -82,6 +85,42 @@ def list_table(
     return table
 
 
+def spoken_version(version: int) -> str:
+    """`2.17`: the writer's epoch, then its counter."""
+    return f"{version >> EPOCH_BITS}.{version & (1 << EPOCH_BITS) - 1}"
+
+
+def news_line(news: FreshRanking | ClosedSet, titles: Mapping[str, str]) -> str:
+    """A new order in a line: when, which list, why, and who moved most notably. In rich's markup."""
+    name = escape(news.result_set_id)
+    if isinstance(news, ClosedSet):
+        return f"{name} {spoken_version(news.version)} [dim]closed[/]"
+    at = datetime.fromtimestamp(news.published_at / 1000, UTC).strftime("%H:%M:%S")
+    words = [at, f"[bold]{name}[/]", spoken_version(news.version), _moves(news, titles), f"[dim]{because(news)}[/]"]
+    return "  ".join(word for word in words if word) + ("  [yellow]degraded[/]" if news.degraded else "")
+
+
+def because(news: FreshRanking) -> str:
+    """`product_catalog of 85123A, 9 ms`: the row whose change brought a ranking about, and how long that took."""
+    cause = news.caused_by
+    if cause is None or not cause.view:
+        return "registered, or another model"
+    sent_ms = news.columns.cause_kafka_time
+    took = f", {news.published_at - sent_ms} ms" if sent_ms > 0 else ""
+    return escape(f"{cause.view} of {cause.entity}{took}")
+
+
+def _moves(news: FreshRanking, titles: Mapping[str, str]) -> str:
+    """The product that was the cause, if it moved, else the first that did."""
+    moved = [item for item in news.items if item.previous_rank != item.rank]
+    if not moved:
+        return "same order, other scores"
+    entity = news.caused_by.entity if news.caused_by else ""
+    item = next((item for item in moved if item.product_id == entity), moved[0])
+    title = escape(titles.get(item.product_id, item.product_id))
+    return f"{movement(item.previous_rank, item.rank)} to {item.rank}: {title}, {len(moved)} moved"
+
+
 def figures_table(caption: str, figures: Sequence[tuple[str, str]]) -> Table:
     """Names and values."""
     table = Table(title=caption, title_justify="left", title_style="bold", show_header=False)
@@ -90,6 +129,36 @@ def figures_table(caption: str, figures: Sequence[tuple[str, str]]) -> Table:
     for name, value in figures:
         table.add_row(name, value)
     return table
+
+
+@contextmanager
+def starting(console: Console, names: Sequence[str]) -> Iterator[Callable[[str, str, float], None]]:
+    """What is being started, to be told (name, where it is, seconds until it answered): on a terminal a table that
+    fills, elsewhere a line each."""
+    if not console.is_terminal:
+        yield lambda name, place, seconds: console.print(
+            f"{name} at {place}, ready after {seconds:.1f} s", highlight=False
+        )
+        return
+    ready: dict[str, tuple[str, str]] = {}
+
+    def table() -> Table:
+        shown = Table(title="local parts", title_justify="left", title_style="bold")
+        for column in ("name", "address", "ready"):
+            shown.add_column(column)
+        for name in names:
+            shown.add_row(name, *ready.get(name, ("", "[dim]starting[/]")))
+        return shown
+
+    live = Live(console=console, get_renderable=table, refresh_per_second=8)
+
+    def tell(name: str, place: str, seconds: float) -> None:
+        ready[name] = (place, f"[green]after {seconds:.1f} s[/]")
+        if len(ready) == len(names):
+            live.stop()
+
+    with live:
+        yield tell
 
 
 @contextmanager
@@ -110,6 +179,31 @@ def progress(console: Console, label: str) -> Iterator[Report]:
 
         def report(done: int, total: int, event_ms: int) -> None:
             bar.update(task, completed=done, total=total, description=f"{label} {when(event_ms)}")
+
+        yield report
+
+
+@contextmanager
+def verifying(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress of named stages, (stage, done, total): a bar for each on a terminal, a line for each elsewhere."""
+    if not console.is_terminal:
+        told: set[str] = set()
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in told:
+                told.add(stage)
+                console.print(stage, highlight=False, markup=False)
+
+        yield tell
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=None)
+            bars.update(tasks[stage], completed=done, total=total or None)
 
         yield report
 

@@ -11,20 +11,34 @@ from rich.console import Console
 
 from feature_repo.events import Behavior, Product, ResultSet
 from feature_repo.views import DAY_MS, PRODUCT_CATALOG
-from streams import demo
+from streams import demo, freshness
 from streams.client import ClosedSet, FreshRanking, RankedItem
 from streams.demo import SHIRT_SET, DemoError, DemoOptions, Doors, Hooks, Scene, perform, prepare
-from streams.records import Cause, Ranking
+from streams.freshness import (
+    LAG,
+    MARKER,
+    RANKINGS_OUT,
+    READ_TIME,
+    RECORDS_IN,
+    ROWS_RESCORE,
+    ROWS_SCORED,
+    ROWS_WRITTEN,
+    Histogram,
+)
+from streams.records import BEHAVIOR, Cause, Ranking
 from streams.replay import Speed
 from streams.show import Snapshot, list_table, movement, progress, reasons
 
-OPTIONS = DemoOptions(sets=8, events=300, speed=Speed(), patience_s=0.2)
+COUNTERS = (RECORDS_IN, ROWS_WRITTEN, RANKINGS_OUT, ROWS_SCORED, ROWS_RESCORE)
+OPTIONS = DemoOptions(sets=8, events=300, speed=Speed(), patience_s=0.2, rest_s=0.05)
 
 
 @dataclass
 class Verdict:
     equal: int = 9
     total: int = 9
+    ok: bool = True
+    lines: list[str] = field(default_factory=lambda: ["verify: 9 of 9 result sets equal to the oracle"])
 
 
 @dataclass
@@ -37,6 +51,7 @@ class Engine:
     seen: int = 0
     degraded: bool = False
     ranked: int = 1_000_000
+    backwards: bool = True
 
     def publish(self, record: Product | Behavior) -> None:
         self.sent.append(record)
@@ -60,7 +75,8 @@ class Engine:
         self.seen = beats
         for result_set in self.registered[: self.ranked]:
             ids = [product_id for product_id, _ in result_set.candidates]
-            yield FreshRanking.of(self.ranking(result_set.result_set_id, ids if beats == 1 else ids[::-1]))
+            turned = self.backwards and beats > 1
+            yield FreshRanking.of(self.ranking(result_set.result_set_id, ids[::-1] if turned else ids))
 
     def ranking(self, name: str, ids: Sequence[str]) -> Ranking:
         return Ranking(
@@ -80,11 +96,19 @@ class Engine:
         )
 
 
-def hooks() -> Hooks:
-    counts = iter((100.0, 400.0))
+def measured(count: int, latencies_ms: Sequence[int]) -> freshness.Snapshot:
+    """What workers tell that have counted so far and taken so long."""
+    histogram = Histogram()
+    for latency_ms in latencies_ms:
+        histogram.observe(latency_ms)
+    counters = {spec.name: {("",) * len(spec.labels): float(count)} for spec in COUNTERS}
+    gauges = {LAG.name: {(BEHAVIOR, "0"): 7.0}, READ_TIME.name: {(BEHAVIOR, "0"): 0.0}}
+    gauges[MARKER.name] = {(BEHAVIOR, "0"): 5.0}
+    return freshness.Snapshot(0, {("ranking", PRODUCT_CATALOG.name): histogram}, counters, gauges, {})
 
-    def metrics() -> Mapping[str, float]:
-        return dict.fromkeys(demo.COUNTERS, next(counts)) | {"latency_p50_ms": 12.34, "latency_p99_ms": 56.0}
+
+def hooks(verdict: Verdict | None = None) -> Hooks:
+    told = iter((measured(100, [4000]), measured(300, [4000, 12]), measured(400, [4000, 12, 12])))
 
     asked = iter((3.0, 9.0))
 
@@ -92,7 +116,7 @@ def hooks() -> Hooks:
         sales = next(asked)
         return {product_id: {"price": 425 - 10 * sales, "sales_7d": sales} for product_id in product_ids}
 
-    return Hooks(metrics, Verdict, features)
+    return Hooks(lambda: next(told), lambda: verdict or Verdict(), features)
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +124,10 @@ def scene() -> Scene:
     return prepare(OPTIONS)
 
 
-def played(scene: Scene, engine: Engine, options: DemoOptions = OPTIONS) -> tuple[demo.DemoSummary, str]:
+def played(scene: Scene, engine: Engine, verdict: Verdict | None = None) -> tuple[demo.DemoSummary, str]:
     out = io.StringIO()
     console = Console(file=out, width=140)
-    return perform(scene, console, options, hooks(), Doors(engine, engine, engine)), out.getvalue()
+    return perform(scene, console, OPTIONS, hooks(verdict), Doors(engine, engine, engine)), out.getvalue()
 
 
 def test_the_scene_is_a_function_of_the_options(scene: Scene) -> None:
@@ -142,11 +166,26 @@ def test_everything_is_sent_and_the_clock_ends_with_the_scene(scene: Scene) -> N
 
 def test_the_summary_counts_the_replay_alone(scene: Scene) -> None:
     summary, text = played(scene, Engine())
-    told = json.loads(summary.to_json())
-    assert all(told[name] == 300 for name in demo.COUNTERS)
-    assert (told["latency_p50_ms"], told["latency_p99_ms"], told["price_latency_p50_ms"]) == (12.3, 56.0, 9.0)
-    assert summary.verified
+    told = summary.to_json()
+    for name in ("events_in", "rows_written", "rankings_published", "rows_scored", "rows_full_rescore"):
+        assert told[name] == 300
+    assert (told["latency_p50_ms"], told["latency_p99_ms"], told["price_latency_p50_ms"]) == (11.0, 12.0, 9.0)
+    assert (told["messages_behind"], told["sets_moved"]) == (7, 9)
+    assert summary.ok
+    assert json.loads(json.dumps(told)) == told
     assert "verify: 9 of 9 result sets equal to the oracle" in text
+
+
+def test_lists_that_are_wrong_are_told(scene: Scene) -> None:
+    lines = ["verify: 8 of 9 result sets equal to the oracle", "search:mug: degraded"]
+    summary, text = played(scene, Engine(), Verdict(equal=8, ok=False, lines=lines))
+    assert not summary.ok
+    assert "search:mug: degraded" in text
+
+
+def test_lists_that_never_move_are_no_show(scene: Scene) -> None:
+    summary, _ = played(scene, Engine(backwards=False))
+    assert (summary.sets_moved, summary.verified, summary.ok) == (0, True, False)
 
 
 def test_the_lists_show_what_moved_and_why(scene: Scene) -> None:

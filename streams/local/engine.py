@@ -1,15 +1,18 @@
 """The whole engine on this machine: local parts, topics, the first bundle, workers; started and stopped together.
 
-    1. parts: broker, Redis, Triton on a copy of the model repository
-    2. topics, and a bundle on `models` when there is none
-    3. workers under a supervisor that restarts them
+1. parts: broker, Redis, Triton on a copy of the model repository
+2. topics, and a bundle on `models` when there is none
+3. workers under a supervisor that restarts them
 """
 
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from kafka import TopicPartition
 
@@ -19,7 +22,9 @@ from serving.requests import MODELS as SERVED
 from streams import topics
 from streams.client import Connection, Publisher
 from streams.freshness import Snapshot, scrape
+from streams.local.part import Part, PartFailed
 from streams.local.ports import HeldPort
+from streams.local.running import Announcement, RunningEngine
 from streams.local.stack import LocalStack
 from streams.local.supervisor import Supervisor
 from streams.records import BEHAVIOR, CATALOG, CONTENT, MODELS, RESULT_SETS, USER_BEHAVIOR
@@ -30,6 +35,12 @@ READY_TIMEOUT_S = 60.0
 OWNED = {"product": (CATALOG, BEHAVIOR, USER_BEHAVIOR), "content": (CONTENT,), "ranking": (RESULT_SETS,)}
 
 Say = Callable[[str], None]
+#: called with a part and after how many seconds it answered
+OnReady = Callable[[Part, float], None]
+
+
+def _nobody_asks(part: Part, seconds: float) -> None:
+    """The default of `start`."""
 
 
 class LocalEngine:
@@ -52,12 +63,13 @@ class LocalEngine:
         self._heartbeats = heartbeats
         self._say = say
         self._metrics: dict[str, HeldPort] = {}
+        self._announcement = Announcement(run_dir)
 
-    def start(self) -> None:
-        """Everything up, every partition owned. Raises PartFailed, RuntimeError, each one clear line."""
+    def start(self, on_ready: OnReady = _nobody_asks) -> None:
+        """Parts that answer, and workers on their way: `wait_until_consuming` waits for them. Raises PartFailed."""
         # 1.
         copy_repository(REPOSITORY, self.repository)
-        self.stack.start()
+        self.stack.start(on_ready=on_ready)
         # 2.
         settings = self.settings
         topics.create(settings)
@@ -66,6 +78,7 @@ class LocalEngine:
         for role, count in self._workers.items():
             for number in range(count):
                 self.start_worker(role, number)
+        self._announcement.publish(self.announced)
 
     def start_worker(self, role: str, number: int) -> str:
         """One more worker; its name."""
@@ -82,18 +95,20 @@ class LocalEngine:
         self._metrics.pop(name).release()
 
     def wait_until_consuming(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Until every partition of every input has an owner that reads it. Raises RuntimeError."""
+        """Until every partition of every input has an owner that reads it. Raises PartFailed."""
         deadline = time.monotonic() + timeout_s
         while missing := self._without_owner():
             self.supervisor.poll()
             if time.monotonic() > deadline:
-                raise RuntimeError(f"nobody reads {', '.join(missing)}; see the logs in {self.run_dir / 'workers'}")
+                raise PartFailed(
+                    f"workers: nobody reads {', '.join(missing)}; see the logs in {self.run_dir / 'workers'}"
+                )
             time.sleep(0.1)
 
     def _without_owner(self) -> list[str]:
         owned = {(row.topic, row.partition) for row in self.snapshot().partitions()}
         many = self.settings.partitions
-        wanted = [topic for role in self._workers for topic in OWNED[role]]
+        wanted = [topic for role, count in self._workers.items() if count for topic in OWNED[role]]
         return [f"{topic}[{p}]" for topic in wanted for p in range(many) if (topic, p) not in owned]
 
     @property
@@ -116,16 +131,39 @@ class LocalEngine:
         """Worker name -> host:port of its metrics."""
         return {name: port.address for name, port in self._metrics.items()}
 
+    @property
+    def announced(self) -> RunningEngine:
+        """What commands in other terminals need to know."""
+        return RunningEngine(
+            pid=os.getpid(),
+            started_ms=time.time_ns() // 1_000_000,
+            run_dir=str(self.run_dir.resolve()),
+            addresses=self.stack.addresses(),
+            environment=self.environment,
+            metrics=self.metrics_addresses,
+        )
+
     def snapshot(self) -> Snapshot:
         """What all workers measure, merged."""
         return scrape(list(self.metrics_addresses.values()), time.time_ns() // 1_000_000)
 
     def stop(self) -> None:
-        """Workers first, then the parts; nothing is left behind."""
+        """Workers first, then the parts; no process is left behind."""
+        self._announcement.withdraw()
         self.supervisor.stop_all()
         self.stack.stop()
         for port in self._metrics.values():
             port.release()
+
+    @contextmanager
+    def running(self, on_ready: OnReady = _nobody_asks) -> Iterator[Self]:
+        """Started, its workers watched from a thread, and stopped at the end, whatever happens in between."""
+        try:
+            self.start(on_ready)
+            with self.supervisor:
+                yield self
+        finally:
+            self.stop()
 
 
 def copy_repository(tracked: Path, copy: Path) -> None:

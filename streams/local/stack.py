@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -33,15 +33,22 @@ class LocalStack:
         """The slowest to come up first."""
         return (self.triton, self.broker, self.redis)
 
-    def start(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Start all parts at once and wait until each answers. Raises PartFailed, and then none is left running."""
-        deadline = time.monotonic() + timeout_s
+    def start(
+        self, timeout_s: float = READY_TIMEOUT_S, on_ready: Callable[[Part, float], None] = lambda part, seconds: None
+    ) -> None:
+        """Start all parts at once and wait until each answers; `on_ready` is told which did, and after how long.
+
+        Raises PartFailed, and then none is left running.
+        """
+        began = time.monotonic()
+        deadline = began + timeout_s
         with ExitStack() as undo:
             undo.callback(self.stop)
             for part in self.parts:
                 part.start()
             for part in reversed(self.parts):
                 part.ready(max(deadline - time.monotonic(), 0.0))
+                on_ready(part, time.monotonic() - began)
             undo.pop_all()
 
     def addresses(self) -> dict[str, str]:
