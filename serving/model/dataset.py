@@ -14,6 +14,7 @@ from random import Random
 
 import numpy as np
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from feature_repo.events import Behavior, Product
 from feature_repo.features import HISTORY_EVENTS, BehaviorState, behavior_values, fold_behavior
@@ -32,10 +33,14 @@ BOUGHT_WITHIN_MS = DAY_MS
 WARM_UP_MS = 7 * DAY_MS
 
 SHIRTS_SHOWN = 40
+#: queries in a row that are shown the same shirts, so that a batch of lists has fewer pictures than rows
+PAGE = 4
 SHIRTS_BOUGHT = 4
 #: tastes of the simulated shirt shopper: the garment and the colour that were asked for count most, among those what
 #: sells and what is cheap. They belong to the drawn data, as its colours do; the model has to find them out.
 TASTE_MATCH, TASTE_SALES, TASTE_PRICE = 5.0, 0.8, 2.5
+#: share of the week in which a shirt's sales happen
+PACES = (1.0, 1.0, 0.1, 0.01, 0.003)
 #: fen; where the price term of that taste is nil
 USUAL_PRICE = 10_000
 
@@ -107,12 +112,13 @@ def drawn_shirts(shirts: Sequence[Shirt], seed: int, count: int, until_ms: int) 
     shelf = _Shelf(by_id)
     for shirt in shirts:
         shelf.fold(shirt.product)
-    for event in sales(shirts, until_ms, seed):
+    for event in _hurried(sales(shirts, until_ms, seed), random, until_ms):
         shelf.fold(event)
     index = TextIndex([(name, _words(shirt.product.title)) for name, shirt in by_id.items()])
     lists = []
-    for _ in range(count):
-        shown = random.sample(sorted(by_id), min(SHIRTS_SHOWN, len(by_id)))
+    for number in range(count):
+        if number % PAGE == 0:
+            shown = random.sample(sorted(by_id), min(SHIRTS_SHOWN, len(by_id)))
         colour, garment = random.choice(list(COLOUR_NAMES)), random.choice(list(GARMENT_NAMES))
         query = random.choice((COLOUR_NAMES[colour] + GARMENT_NAMES[garment], f"{colour} {garment}"))
         scores = dict(index.search(query, len(by_id)))
@@ -140,8 +146,10 @@ class _Shelf:
         self._rows = {name: row for row, name in enumerate(catalogue)}
         self._prices: dict[str, int] = {}
         self._behavior: defaultdict[str, BehaviorState] = defaultdict(BehaviorState)
+        self._known: dict[tuple[str, int], list[float]] = {}
 
     def fold(self, event: Product | Behavior) -> None:
+        self._known.clear()
         if isinstance(event, Behavior):
             fold_behavior(self._behavior[event.product_id], event)
         elif event.price is not UNSET:
@@ -156,8 +164,13 @@ class _Shelf:
 
     def numeric(self, names: Sequence[str], as_of: int) -> Floats:
         """[n, F] as of a moment in ms."""
-        values = [[self._prices[name], *behavior_values(self._behavior[name], as_of)] for name in names]
+        values = [self._row(name, as_of) for name in names]
         return np.array(values, np.float32).reshape(len(names), len(NUMERIC_FIELDS))
+
+    def _row(self, name: str, as_of: int) -> list[float]:
+        if (name, as_of) not in self._known:
+            self._known[name, as_of] = [self._prices[name], *behavior_values(self._behavior[name], as_of)]
+        return self._known[name, as_of]
 
 
 def _ranked_list(shelf: _Shelf, visit: _Visit, found: Sequence[tuple[str, float]]) -> RankedList:
@@ -218,6 +231,16 @@ def _taste(shirt: Shirt, colour: str, garment: str) -> float:
         raise ValueError(f"{shirt.product.product_id} has no price")
     match = (shirt.colour == colour) + (shirt.garment == garment)
     return TASTE_MATCH * match + TASTE_SALES * log(1 + shirt.weekly_sales) - TASTE_PRICE * log(price / USUAL_PRICE)
+
+
+def _hurried(events: Sequence[Behavior], random: Random, until_ms: int) -> list[Behavior]:
+    """The sales of a week, of some shirts crowded into its last day or hours: a run on a shirt is no rare thing."""
+    pace = {name: random.choice(PACES) for name in sorted({event.product_id for event in events})}
+    crowded = [
+        replace(event, event_time=until_ms - int((until_ms - event.event_time) * pace[event.product_id]))
+        for event in events
+    ]
+    return sorted(crowded, key=_event_time)
 
 
 def _gumbel(random: Random) -> float:

@@ -18,7 +18,7 @@ from serving.datasets import online_retail as retail
 from serving.datasets import shirts as garments
 from serving.errors import ServingError
 from serving.model import bundle
-from serving.model.dataset import RankedList, Shop, drawn_shirts, online_retail
+from serving.model.dataset import PAGE, RankedList, Shop, drawn_shirts, online_retail
 from serving.model.encoders import ProductEncoder, QueryEncoder
 from serving.model.evaluate import PRICE, Nets, Quality, encode, quality, request, set_index, users
 from serving.model.ranker import Ranker, sales_inputs
@@ -42,13 +42,13 @@ class TrainConfig:
     weights: Path
     data: Path | None = None
     seed: int = 7
-    epochs: int = 8
+    epochs: int = 6
     lists_per_day: int = 200
     shirts: int = 1200
     shirt_lists: int = 1300
     batch: int = 16
     learning_rate: float = 4e-3
-    threads: int = 2
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +103,15 @@ def train(config: TrainConfig, progress: Callable[[Progress], None]) -> TrainRep
     later = shop.between(history.split_ms, history.end_ms)
     if not seen or not later:
         raise ServingError("the history is too short: it takes a week to fill the windows, some to learn, one to test")
-    drawn = _drawn(config, config.seed, history.split_ms)
-    unseen = _drawn(config, config.seed + 1, history.split_ms)
+    drawn = _drawn(config, config.seed, config.shirt_lists, history.split_ms)
+    unseen = _drawn(config, config.seed + 1, len(later), history.split_ms)
     nets = new_nets()
     lessons = [Lesson(shop, seen), Lesson(drawn, drawn.lists)]
     fit(nets, lessons, config, progress)
     silent = silence(nets.ranker, np.concatenate([one.numeric for one in (*seen, *drawn.lists)]))
     report = TrainReport(
         online_retail=quality("online_retail", nets, shop, later),
-        shirts=quality("shirts", nets, unseen, unseen.lists[: len(later)]),
+        shirts=quality("shirts", nets, unseen, unseen.lists),
         trained_lists=len(seen) + len(drawn.lists),
         price_weight=price_weight(nets, lessons),
         fusion_weights={name: round(w, 4) for name, w in zip(CONTRIBUTIONS, nets.ranker.weights.tolist(), strict=True)},
@@ -207,18 +207,21 @@ def write(nets: Nets, report: TrainReport, folder: Path) -> None:
         bundle.save(net, folder / f"{name}.safetensors", facts)
 
 
-def _drawn(config: TrainConfig, seed: int, until_ms: int) -> Shop:
-    return drawn_shirts(garments.products(seed, config.shirts), seed, config.shirt_lists, until_ms)
+def _drawn(config: TrainConfig, seed: int, lists: int, until_ms: int) -> Shop:
+    return drawn_shirts(garments.products(seed, config.shirts), seed, lists, until_ms)
 
 
 def _epoch(
     nets: Nets, lessons: Sequence[Lesson], batch: int, random: Random
 ) -> list[tuple[Lesson, list[RankedList], Floats]]:
-    """Batches of all lessons, mixed. User vectors are those of the text encoder as the epoch begins."""
+    """Batches of all lessons, mixed; the lists of a page stay together. User vectors are those of the text encoder as
+    the epoch begins."""
     batches = []
     for lesson in lessons:
         vectors = users(lesson.shop, encode(nets.product_encoder, lesson.shop), lesson.lists)
-        order = random.sample(range(len(lesson.lists)), len(lesson.lists))
+        pages = range(0, len(lesson.lists), PAGE)
+        shuffled = random.sample(pages, len(pages))
+        order = [n for page in shuffled for n in range(page, min(page + PAGE, len(lesson.lists)))]
         for first in range(0, len(order), batch):
             some = order[first : first + batch]
             batches.append((lesson, [lesson.lists[n] for n in some], vectors[some]))
