@@ -122,6 +122,17 @@ def test_windows_equal_brute_force_at_any_as_of(events: list[Behavior], later: i
         assert features.behavior_values(state, as_of) == brute_values(events, as_of)
 
 
+@pytest.mark.parametrize(("unit", "length"), [(MINUTE_MS, 10), (MINUTE_MS, 60), (HOUR_MS, 24), (HOUR_MS, 168)])
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_oldest_bucket_of_a_window_counts_and_the_one_before_does_not(unit: int, length: int, order: int) -> None:
+    newest = BASE - BASE % HOUR_MS
+    events = [
+        Behavior(type="purchase", event_id=f"e{age}", product_id="p", event_time=newest - age * unit, quantity=10 + age)
+        for age in (0, length - 1, length)
+    ]
+    assert features.behavior_values(folded(events[::order]), newest) == brute_values(events, newest)
+
+
 def test_windows_begin_and_end_with_whole_buckets() -> None:
     time = BASE - BASE % HOUR_MS + 30 * MINUTE_MS + 59_999
     state = folded([Behavior(type="purchase", event_id="e", product_id="p", event_time=time, quantity=3)])
