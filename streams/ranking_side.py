@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from feature_repo.events import Bundle, ResultSet
 from feature_repo.row import kafka_time_of
 from feature_repo.row_store import RowStore, Space, StoreUnavailable
-from feature_repo.views import USER_BEHAVIOR, input_hash
+from feature_repo.views import USER_BEHAVIOR, VIEW_BY_NAME, input_hash
 from serving.errors import ScorerUnavailable
 from serving.requests import Scorer
 from streams.candidate_rows import PRODUCT_VIEWS
@@ -25,6 +25,7 @@ from streams.minute import Minute
 from streams.owning import Bounds, Place
 from streams.product_side import bury
 from streams.records import (
+    COUNTER_MASK,
     EPOCH_BITS,
     RANKINGS,
     RESULT_SETS,
@@ -35,6 +36,7 @@ from streams.records import (
     decode_ranking,
     encode_ranking,
     entity_hash,
+    partition_for,
     ranking_headers,
 )
 from streams.reranking import NO_SCORES, Reranker, Times, standing_of, version_name
@@ -113,7 +115,9 @@ class RankingSide:
         self._spaces = spaces
         self._freshness = freshness
         self._partitions = partitions
-        self.writer = os.urandom(8)
+        self.writer = b""
+        #: the highest epoch this process has used: the next one is above it, whatever has arrived by then
+        self._newest_epoch = 0
         self.minute = Minute()
         self._reranker = Reranker()
         self._bundle: Bundle | None = None
@@ -130,8 +134,12 @@ class RankingSide:
     async def resume(self, bounds: Mapping[Place, Bounds], generation: int) -> dict[Place, int]:
         """Forget every set and read the tables of the assigned partitions from their start."""
         self.drop()
+        # what this process sent before and what arrives only now is another writer's, too
+        self.writer = os.urandom(8)
         for (_, partition), bound in bounds.items():
-            self._tables[partition] = Tables(partition, bound.end, bound.committed, generation, bound.start)
+            self._tables[partition] = Tables(
+                partition, bound.end, bound.committed, generation, bound.start, highest_epoch=self._newest_epoch
+            )
         return {place: bound.start for place, bound in bounds.items()}
 
     def drop(self) -> None:
@@ -169,6 +177,8 @@ class RankingSide:
                 self._freshness.count_in(batch.topic, decoded)
                 for ack in await bury(self._doors.sender, batch, message, decoded):
                     await ack
+                if self._tables.get(batch.partition) is not tables:
+                    return  # the partition went, or began anew, meanwhile
             if message.value is None and message.key is not None:
                 self._close(tables, message.key.decode(errors="replace"))
             for _, record in decoded.records:
@@ -185,6 +195,8 @@ class RankingSide:
             tables.registrations[registration.result_set_id] = (registration, raw)
 
     def _close(self, tables: Tables, result_set_id: str) -> None:
+        if partition_for(result_set_id, self._partitions[RESULT_SETS]) != tables.partition:
+            return  # like a registration there: the set has its place, and its owner, elsewhere
         if not tables.active:
             tables.registrations[result_set_id] = None
             return
@@ -208,14 +220,18 @@ class RankingSide:
             if epoch > tables.epoch:
                 self._doors.on_reread(f"{RANKINGS}[{record.partition}] has epoch {epoch}, this owner {tables.epoch}")
             else:
+                if epoch == tables.epoch:
+                    # neither saw the other when it chose: the version goes on above both
+                    tables.counter = max(tables.counter, version & COUNTER_MASK)
                 self._overwrite(tables, record)
 
     def _overwrite(self, tables: Tables, record: Published) -> None:
-        if record.result_set_id in self._reranker.sets.by_id:
-            self._reranker.touch_order(record.result_set_id)
+        theirs = None if record.value is None else decode_ranking(record.value)
+        if record.result_set_id in self._reranker.sets.by_id or self._is_awaited(record.result_set_id):
+            self._reranker.contest(record.result_set_id, theirs)
             self._wake.set()
-        elif record.value is not None and not self._is_awaited(record.result_set_id):
-            self._reranker.standing[record.result_set_id] = standing_of(decode_ranking(record.value))
+        elif theirs is not None:
+            self._reranker.standing[record.result_set_id] = standing_of(theirs)
             self._withdraw(tables, record.result_set_id)
 
     def _is_awaited(self, result_set_id: str) -> bool:
@@ -234,6 +250,7 @@ class RankingSide:
             return
         tables.active = True
         tables.epoch = max(tables.generation, tables.highest_epoch + 1)
+        self._newest_epoch = max(self._newest_epoch, tables.epoch)
         for result_set_id, value in tables.rankings.items():
             self._reranker.standing[result_set_id] = None if value is None else standing_of(decode_ranking(value))
         for result_set_id in tables.rankings:
@@ -266,6 +283,9 @@ class RankingSide:
         self._to_load.set()
 
     def _apply(self, change: Change) -> None:
+        if not self._reranker.depends_on(change):
+            self.minute.unwatch([_hash(VIEW_BY_NAME[change.view].entity, change.entity)])
+            return
         self._reranker.apply_change(change, kafka_time_of(change.blob))
         if self._reranker.users.unread:
             self._to_load.set()
@@ -301,6 +321,7 @@ class RankingSide:
         self._bundle = self._reranker.bundle = bundle
         self._reranker.touch_all()
         self._wake.set()
+        self._to_load.set()
 
     # --- load ------------------------------------------------------------------------------------------------------
 
@@ -309,7 +330,8 @@ class RankingSide:
         while True:
             await self._to_load.wait()
             self._to_load.clear()
-            while self._caught_up and (self._to_register or self._reranker.users.unread):
+            # the bundle says which rows of product_content are in force
+            while self._caught_up and self._bundle is not None and (self._to_register or self._reranker.users.unread):
                 await self._load_some()
 
     async def _load_some(self) -> None:
@@ -340,8 +362,7 @@ class RankingSide:
 
     def _watch(self, users: Iterable[str], products: Iterable[str]) -> None:
         """From now on changes of these entities are applied; those of the last minute are applied at once."""
-        hashes = {int.from_bytes(entity_hash("user", user), "little") for user in users}
-        hashes |= {int.from_bytes(entity_hash("product", product), "little") for product in products}
+        hashes = {_hash("user", user) for user in users} | {_hash("product", product) for product in products}
         for change in self.minute.watch(hashes):
             self._apply(change)
 
@@ -384,7 +405,7 @@ class RankingSide:
         reranker = self._reranker
         if not self._model_is_away:
             await self._encode_queries(reranker)
-        work = reranker.take()
+        work = reranker.take(encoded_only=not self._model_is_away)
         if work is None:
             return False
         scores = None
@@ -477,6 +498,11 @@ class RankingSide:
                 self._freshness.count_ranking(ranking, self._doors.now_ms())
 
         asyncio.ensure_future(ack).add_done_callback(done)
+
+
+def _hash(kind: str, entity: str) -> int:
+    """The hash of an entity as it is read from `feature-changes`."""
+    return int.from_bytes(entity_hash(kind, entity), "little")
 
 
 async def _sent(sending: Awaitable[Awaitable[object]]) -> object:

@@ -157,6 +157,7 @@ def decode_user(value: bytes) -> UserMessage:
 WRITER, VERSION = "writer", "version"
 #: a version is (epoch, counter) in one integer: epoch << 32 | counter
 EPOCH_BITS = 32
+COUNTER_MASK = (1 << EPOCH_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)

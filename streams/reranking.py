@@ -6,7 +6,7 @@ apply     scores come back, orders are made, and a ranking is published where th
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,10 @@ class Reranker:
         self._dirty.pop(result_set_id, None)
         return live is not None
 
+    def depends_on(self, change: Change) -> bool:
+        """Whether some live set has the product as a candidate or in its user's history, or has the user."""
+        return change.entity in (self.users if change.view == USER_BEHAVIOR.name else self.rows.slots)
+
     # --- touch -----------------------------------------------------------------------------------------------------
 
     def apply_change(self, change: Change, kafka_time: int) -> None:
@@ -143,10 +147,16 @@ class Reranker:
             dirty = self._dirty[result_set_id] = Dirty(cause=cause, cause_kafka_time=kafka_time)
         dirty.add(positions)
 
-    def touch_order(self, result_set_id: str) -> None:
-        """Publish what should stand, whatever stands there: somebody else wrote."""
-        self._touch(result_set_id, (), None, 0)
-        self._dirty[result_set_id].forced = True
+    def contest(self, result_set_id: str, theirs: Ranking | None) -> None:
+        """Another writer wrote `theirs` (None: a null) after what stands: the next ranking is published in any case.
+
+        Kept with what stands, not with what is dirty, so that it outlives a set that is loaded or replaced meanwhile.
+        """
+        before = self.standing.get(result_set_id) or (None if theirs is None else standing_of(theirs))
+        if before is not None:
+            self.standing[result_set_id] = replace(before, contested=True)
+        if result_set_id in self.sets.by_id:
+            self._touch(result_set_id, (), None, 0)
 
     def touch_whole(self, result_set_id: str, cause: Cause | None = None, kafka_time: int = 0) -> None:
         """Score every row of the set anew."""
@@ -176,8 +186,11 @@ class Reranker:
         found = (self.sets.by_id.get(result_set_id) for result_set_id in self._dirty)
         return [live for live in found if live is not None and live.loaded and live.query_vector is None]
 
-    def take(self) -> Work | None:
-        """Dirty sets that can be scored, up to REQUEST_ROWS rows; the rest stays dirty."""
+    def take(self, *, encoded_only: bool = True) -> Work | None:
+        """Dirty sets that can be ranked, up to REQUEST_ROWS rows; the rest stays dirty.
+
+        A set whose query was not encoded yet waits, unless there is no model to wait for (`encoded_only` False).
+        """
         if self.bundle is None:
             return None
         items: list[tuple[LiveSet, Positions, Dirty]] = []
@@ -186,7 +199,7 @@ class Reranker:
             live = self.sets.by_id.get(result_set_id)
             if live is None:
                 del self._dirty[result_set_id]
-            elif live.loaded and rows < REQUEST_ROWS:
+            elif live.loaded and rows < REQUEST_ROWS and not (encoded_only and live.query_vector is None):
                 positions = _positions(live, dirty)
                 items.append((live, positions, dirty))
                 rows += len(positions)
@@ -196,12 +209,6 @@ class Reranker:
         scored = [(live, positions) for live, positions, _ in items if len(positions)]
         slots = _slots(items)
         return Work(tuple(items), self._request(scored, slots), self.rows.price[slots], self.bundle)
-
-    def give_back(self, work: Work) -> None:
-        """The work was not done: its sets are dirty again."""
-        for live, positions, dirty in work.items:
-            self._touch(live.id, positions.tolist(), dirty.cause, dirty.cause_kafka_time)
-            self._dirty[live.id].forced |= dirty.forced
 
     def _request(self, scored: Sequence[tuple[LiveSet, Positions]], slots: Positions) -> ScoreRequest | None:
         if not scored:
@@ -266,7 +273,7 @@ class Reranker:
         before = self.standing.get(live.id)
         if (
             before is not None
-            and not dirty.forced
+            and not before.contested
             and before.product_ids == ids
             and np.array_equal(before.scores, published)
             and before.model_version == model_version

@@ -20,6 +20,8 @@ class Standing:
     scores: NDArray[np.float32]
     model_version: str
     degraded: bool
+    #: another writer's record came after it: what should stand must be published whatever it is
+    contested: bool = False
 
 
 @dataclass(slots=True)
@@ -55,8 +57,6 @@ class Dirty:
     positions: set[int] | None = field(default_factory=set)
     cause: Cause | None = None
     cause_kafka_time: int = 0
-    #: publish although nothing changed
-    forced: bool = False
 
     def add(self, positions: Iterable[int]) -> None:
         if self.positions is not None:
