@@ -1,7 +1,6 @@
 """The partitions this process owns: a writer for each, resumed from the store's markers, dropped when they go."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -83,12 +82,14 @@ class Ownership:
 
     async def drop(self) -> None:
         """Forget the owned partitions; nothing of theirs is written any more."""
-        tasks, self._tasks, self._writers = self._tasks, [], {}
+        tasks, writers = self._tasks, self._writers
+        self._tasks, self._writers = [], {}
+        for writer in writers.values():
+            writer.abandon()
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError, Rewind):
-                await task
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def flush(self) -> None:
         """Write everything that is packed by now."""
@@ -96,7 +97,7 @@ class Ownership:
             for writer in list(self._writers.values()):
                 await writer.flush()
         except Rewind as rewind:
-            self._on_rewind(str(rewind))
+            self._rewind(rewind)
 
     def committed(self) -> dict[Place, int]:
         """Offsets below which everything is in the store, as lag tools want them."""
@@ -121,14 +122,21 @@ class Ownership:
                 await asyncio.sleep(10 * RETRY_S)
 
     def _checked(self, topic: str, partition: int, marker: Marker | None, bound: Bounds) -> Marker | None:
+        """The marker, if the log holds what follows it, or if the gap is accepted; GapInLog otherwise."""
         if marker is None or (bound.start <= marker.offset and (marker.offset <= bound.end or not bound.is_end_exact)):
             return marker
         if marker.offset < bound.start and self._accept_gap:
-            return Marker(bound.start, marker.clock)
+            return marker
         raise GapInLog(
             f"{topic}[{partition}]: marker at {marker.offset}, the log holds {bound.start} to {bound.end}: "
             + ("retention has cut what was needed" if marker.offset < bound.start else "another topic of this name")
         )
+
+    def _rewind(self, rewind: Rewind) -> None:
+        # the consumer seeks between batches: the one that waits for room must end first
+        for writer in self._writers.values():
+            writer.abandon()
+        self._on_rewind(str(rewind))
 
     async def _run_flushing(self, writer: RowWriter) -> None:
         while True:
@@ -143,6 +151,6 @@ class Ownership:
         try:
             await work()
         except Rewind as rewind:
-            self._on_rewind(str(rewind))
+            self._rewind(rewind)
         except Exception as error:
             self._on_crash(error)

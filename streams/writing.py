@@ -11,6 +11,7 @@ Everything here may be read again: a rewind drops this object and a new one resu
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from feature_repo.row import BY_TIME, Stamps, pack_row, pack_stamps
@@ -113,6 +114,7 @@ class RowWriter:
         self._sends: list[Awaitable[object]] = []
         self._flushing = asyncio.Lock()
         self._dirty_since: int | None = None
+        self._abandoned = False
         self._freed = asyncio.Event()
         self._to_load = asyncio.Event()
         self._to_visit = asyncio.Event()
@@ -120,7 +122,8 @@ class RowWriter:
     def begin(self, marker: Marker | None, start: int) -> None:
         """Resume from the marker, or from `start`, the log's start, when there is none."""
         self._expected = b"" if marker is None else marker.encode()
-        self.position = self.begun = start if marker is None else marker.offset
+        # a log that begins above the marker was cut: whoever resumes there has accepted the gap
+        self.position = self.begun = start if marker is None else max(marker.offset, start)
         self.clock = self._finished_clock = 0 if marker is None else marker.clock
 
     @property
@@ -166,10 +169,18 @@ class RowWriter:
         """An output of what was read up to now: the marker will not pass it before it is acknowledged."""
         self._sends.append(ack)
 
+    def abandon(self) -> None:
+        """These rows will be dropped: a batch that waits for room waits no longer, or nobody could seek."""
+        self._abandoned = True
+        self._freed.set()
+
     async def _wait_for_room(self) -> None:
-        while self._parked_entries > PARKED_ENTRIES or self._unwritten_ms() > EMISSION_LIMIT_MS:
+        while not self._abandoned and not self._has_room():
             self._freed.clear()
             await self._freed.wait()
+
+    def _has_room(self) -> bool:
+        return self._parked_entries <= PARKED_ENTRIES and self._unwritten_ms() <= EMISSION_LIMIT_MS
 
     def _unwritten_ms(self) -> int:
         return 0 if self._dirty_since is None else self._doors.monotonic_ms() - self._dirty_since
@@ -279,7 +290,7 @@ class RowWriter:
     def _evict(self) -> None:
         excess = len(self._rows) - CACHED_ROWS
         if excess > 0:
-            for entity in [e for e in self._rows if e not in self._dirty][:excess]:
+            for entity in list(islice((e for e in self._rows if e not in self._dirty), excess)):
                 del self._rows[entity]
 
     # --- agenda ----------------------------------------------------------------------------------------------------
@@ -352,8 +363,9 @@ class RowWriter:
                 0 if f.row.by_time else f.write.stored.kafka_time for f in flushes if f.row.entity not in conflicts
             ]
             self._doors.on_written(self.space.view, self.partition, written)
-        if conflicts:
-            await self._mend(conflicts)
+            if conflicts:
+                # under the lock: a flush meanwhile would carry the same rows once more
+                await self._mend(conflicts)
 
     def _pack(self, row: OwnedRow) -> Flush:
         stored = Stored(dict(row.stamps), row.as_of, row.kafka_time, self.folding.pack(row.state))
@@ -399,7 +411,9 @@ class RowWriter:
         for flush in chunk:
             flush.row.emitted_ms = None
             self._emit(flush.row)
-            flush.emitted_ms, flush.row.emitted_ms = flush.row.emitted_ms, None
+            flush.emitted_ms = flush.row.emitted_ms
+            if flush.row.changes == flush.changes:
+                flush.row.emitted_ms = None
         await self._doors.emitter.barrier()
 
     def _settle(self, flush: Flush) -> None:
