@@ -44,9 +44,10 @@ class ContentSide:
 
     async def on_content(self, batch: Batch) -> None:
         """Encode the newest content of each product of the batch; wait for Triton as long as it takes."""
+        writer = self.ownership.writer(CONTENT, batch.partition)
         for start in range(0, len(batch.messages), ENCODE_ROWS):
-            writer = self.ownership.writer(CONTENT, batch.partition)
-            if writer is None:
+            # encoding takes its time: a writer that came meanwhile begins at its marker, not in the middle of this
+            if writer is None or self.ownership.writer(CONTENT, batch.partition) is not writer:
                 return
             messages = batch.messages[start : start + ENCODE_ROWS]
             newest: dict[str, tuple[Message, ContentMessage]] = {}
@@ -73,7 +74,14 @@ class ContentSide:
                 numbers,
             )
             entries.append(
-                Entry(content.product_id, content.stamps, message.offset, message.kafka_time, ((0, encoded),))
+                Entry(
+                    content.product_id,
+                    content.stamps,
+                    message.offset,
+                    message.kafka_time,
+                    ((0, encoded),),
+                    replaces=True,
+                )
             )
         return entries
 

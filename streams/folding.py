@@ -20,6 +20,7 @@ class Entry:
     """What one message says of one entity; folded whole or not at all.
 
     `stamps` are the origin offsets it brings, `input_offset` is its place in the partition that is being read.
+    `replaces`: it takes the place of the whole row, whose stamps it brings, instead of adding to it.
     """
 
     entity: str
@@ -27,6 +28,7 @@ class Entry:
     input_offset: int
     kafka_time: int
     records: tuple[tuple[int, Any], ...]
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,9 @@ class CatalogFolding:
     def forward(
         self, entity: str, state: features.CatalogState, stamps: Stamps, entry: Entry, changed: bool
     ) -> Forward | None:
-        if not changed or not any(_names_content(patch) for _, patch in entry.records):
+        # a row of several input partitions may have been forwarded by another owner without what its own row lacked
+        may_differ = changed or len(stamps) > 1
+        if not may_differ or not any(_names_content(patch) for _, patch in entry.records):
             return None
         message = ContentMessage(entity, dict(stamps), state.newest, features.content_of(state))
         return Forward(CONTENT, entity, encode_content(message))
@@ -233,12 +237,16 @@ class ContentFolding:
 
 
 def contains(stamps: Stamps, entry: Entry) -> bool:
-    """Whether a row with these stamps already holds the entry."""
+    """Whether a row with these stamps already holds the entry, or something newer in its place."""
+    if entry.replaces:
+        return stamps == entry.stamps or version_of(stamps) > version_of(entry.stamps)
     return all(stamps.get(partition, -1) >= offset for partition, offset in entry.stamps.items())
 
 
 def merge(stamps: Stamps, entry: Entry) -> None:
     """Add the entry's stamps to a row's."""
+    if entry.replaces:
+        stamps.clear()
     for partition, offset in entry.stamps.items():
         stamps[partition] = max(offset, stamps.get(partition, -1))
 
