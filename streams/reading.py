@@ -121,6 +121,8 @@ class RankingsFollower:
                     self._side.on_published(Published(place.partition, key, record.value, record.headers))
             if behind:
                 read = {place for place in behind if await is_read(consumer, place)}
+                if self._again.is_set():
+                    return  # the tables began anew while that was asked
                 behind -= read
                 for place in read:
                     self._side.on_rankings_read(place.partition)
