@@ -7,6 +7,7 @@ Read in the order of the data:
     views.py         the feature views as plain data: names, dtypes, ttl, input topic, SLO
     row.py           what a reader gets of one row: header, numbers, stamps, strings in one blob
     row_store.py     rows, stamps, agenda and markers in Redis: one script to write, one to read
+    reading.py       rows of a view in bulk as NumPy columns, without Feast
     online_store.py  Feast's online-store class over it
     definitions.py   all Feast objects, made from views.py
 """

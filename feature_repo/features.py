@@ -275,27 +275,35 @@ UserEvent = tuple[int, int, int, int, str, str, int]
 
 
 class UserState(Struct):
-    """The user's last events in order of (event_time, origin partition, offset, place), and totals."""
+    """The user's last events in order of (event_time, origin partition, offset, place), and totals.
 
-    newest: int = 0
+    Event ids are remembered by origin partition, each behind that partition's newest event: a double comes where its
+    original came, but how partitions interleave on the way here is luck.
+    """
+
     events: list[UserEvent] = []
     totals: list[int] = field(default_factory=lambda: [0] * COLUMNS)
-    seen: dict[bytes, int] = {}
+    newest_of: dict[int, int] = {}
+    seen_of: dict[int, dict[bytes, int]] = {}
+
+    @property
+    def newest(self) -> int:
+        """Newest event time (ms) of the row."""
+        return max(self.newest_of.values(), default=0)
 
 
 def fold_user(state: UserState, event: Behavior, partition: int, offset: int, place: int) -> bool:
-    """Remember the event. False for an event id seen within ten minutes behind the row's newest event."""
-    key = event_key(event.event_id)
-    if is_repeated(state.seen, key, state.newest):
+    """Remember the event. False for an event id seen within ten minutes behind its partition's newest event."""
+    key, time = event_key(event.event_id), event.event_time
+    newest, seen = state.newest_of.get(partition, 0), state.seen_of.setdefault(partition, {})
+    if is_repeated(seen, key, newest):
         return False
-    time = event.event_time
-    if time > state.newest:
-        entered_minute = time // MINUTE_MS > state.newest // MINUTE_MS
-        state.newest = time
-        if entered_minute:
-            state.seen = remembered(state.seen, time)
-    if time > state.newest - REMEMBER_MS:
-        state.seen[key] = time
+    if time > newest:
+        state.newest_of[partition] = time
+        if time // MINUTE_MS > newest // MINUTE_MS:
+            seen = state.seen_of[partition] = remembered(seen, time)
+    if time > state.newest_of.get(partition, 0) - REMEMBER_MS:
+        seen[key] = time
     position = UNKNOWN if event.position is None else event.position
     state.events.append((time, partition, offset, place, event.type, event.product_id, position))
     state.events.sort()
@@ -316,13 +324,21 @@ def user_history(state: UserState) -> bytes:
 
 
 def pack_user(state: UserState) -> bytes:
-    seen = list(remembered(state.seen, state.newest).items())
-    return _pack([state.newest, state.events, state.totals, seen])
+    partitions = [
+        [partition, newest, list(remembered(state.seen_of.get(partition, {}), newest).items())]
+        for partition, newest in sorted(state.newest_of.items())
+    ]
+    return _pack([state.events, state.totals, partitions])
 
 
 def unpack_user(data: bytes) -> UserState:
-    newest, events, totals, seen = _unpack(data)
-    return UserState(newest, [tuple(event) for event in events], totals, dict(seen))
+    events, totals, partitions = _unpack(data)
+    return UserState(
+        [tuple(event) for event in events],
+        totals,
+        {partition: newest for partition, newest, _ in partitions},
+        {partition: dict(seen) for partition, _, seen in partitions},
+    )
 
 
 # --- content of a product ------------------------------------------------------------------------------------------

@@ -92,13 +92,13 @@ PRODUCT_BEHAVIOR = View(
     name="product_behavior",
     entity="product",
     topic="behavior",
-    ttl_ms=8 * DAY_MS,
+    ttl_ms=3650 * DAY_MS,
     slo_ms=1_000,
     fields=(
         Field("sales_10m", "float32", "pieces purchased less returned in 10 minutes, at least 0"),
-        Field("sales_1h", "float32", "the same in 1 hour"),
-        Field("sales_24h", "float32", "the same in 24 hours"),
-        Field("sales_7d", "float32", "the same in 7 days"),
+        Field("sales_1h", "float32", "pieces purchased less returned in 1 hour, at least 0"),
+        Field("sales_24h", "float32", "pieces purchased less returned in 24 hours, at least 0"),
+        Field("sales_7d", "float32", "pieces purchased less returned in 7 days, at least 0"),
         Field("orders_24h", "float32", "purchase events in 24 hours"),
         Field("orders_7d", "float32", "purchase events in 7 days"),
         Field("returns_7d", "float32", "pieces returned in 7 days"),
@@ -137,7 +137,9 @@ USER_BEHAVIOR = View(
         Field("clicks_total", "float32", "clicks of the user"),
         Field("carts_total", "float32", "additions to a cart by the user"),
         Field("orders_total", "float32", "purchase events of the user"),
-        Field("history", "bytes", "last 50 events, msgpack: [[type, product_id, position, event_time], ...], oldest first"),
+        Field(
+            "history", "bytes", "last 50 events, msgpack: [[type, product_id, position, event_time], ...], oldest first"
+        ),
     ),
 )
 

@@ -180,7 +180,10 @@ class RankingSide:
                 if self._tables.get(batch.partition) is not tables:
                     return  # the partition went, or began anew, meanwhile
             if message.value is None and message.key is not None:
-                self._close(tables, message.key.decode(errors="replace"))
+                key = message.key.decode(errors="replace")
+                # a null in another partition than the set's closes nothing: two owners would disagree
+                if partition_for(key, self._partitions[RESULT_SETS]) == batch.partition:
+                    self._close(tables, key)
             for _, record in decoded.records:
                 if isinstance(record, ResultSet):
                     self._open(tables, record, message.value or b"")

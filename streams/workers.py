@@ -116,7 +116,9 @@ class Worker:
             loop.add_signal_handler(number, self._stop.set)
         await app.start()
         self._spawn(lambda: self._report_progress(self._reached))
-        await self._stop.wait()
+        await app.wait(self._stop.wait())
+        if not self._stop.is_set():
+            raise RuntimeError(f"the consumer stopped by itself: {app.crash_reason!r}")
         await app.stop()
         for task in self._tasks:
             task.cancel()
