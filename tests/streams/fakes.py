@@ -1,0 +1,281 @@
+"""The three doors without what is behind them: Kafka's producer, Redis and a scorer, each told when to fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from feature_repo.row_store import _SHA, _WRITE, RowStore
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS
+from serving.errors import ScorerUnavailable
+from serving.requests import CONTRIBUTIONS, ContentVectors, Floats, ProductContent, ScoreRequest, Scores
+from streams.records import Headers
+
+#: Redis's clock is this far (ms) from a process's own
+REDIS_EPOCH_MS = 1_300_000_000_000
+
+
+def loop_ms() -> int:
+    """The running loop's clock as a process's monotonic one."""
+    return int(asyncio.get_running_loop().time() * 1000)
+
+
+# --- Kafka ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message as it was handed over."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    partition: int | None
+    headers: Headers
+
+
+@dataclass(slots=True)
+class RecordingSender:
+    """Keeps what is sent. While `held`, nothing is acknowledged; with `error`, nothing is taken."""
+
+    sent: list[Sent] = field(default_factory=list)
+    held: bool = False
+    error: Exception | None = None
+    _waiting: list[asyncio.Future[object]] = field(default_factory=list)
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Headers = (),
+    ) -> Awaitable[object]:
+        if self.error is not None:
+            raise self.error
+        self.sent.append(Sent(topic, value, key, partition, headers))
+        await asyncio.sleep(0)
+        ack: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        if self.held:
+            self._waiting.append(ack)
+        else:
+            ack.set_result(None)
+        return ack
+
+    def release(self) -> None:
+        """Acknowledge everything that waits, and from now on everything at once."""
+        self.held = False
+        self.acknowledge()
+
+    def acknowledge(self) -> None:
+        """Acknowledge everything that waits."""
+        waiting, self._waiting = self._waiting, []
+        for ack in waiting:
+            if not ack.done():
+                ack.set_result(None)
+
+    def of(self, topic: str) -> list[Sent]:
+        return [message for message in self.sent if message.topic == topic]
+
+
+# --- Redis ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class FakeRedis:
+    """What the row store needs of Redis, in a dict. Shared by every store that is opened on it."""
+
+    now_ms: Callable[[], int]
+    keys: dict[bytes, Any] = field(default_factory=dict)
+    #: no call is carried out
+    away: bool = False
+    #: this many calls are carried out and not answered
+    unanswered: int = 0
+    #: rounds of the event loop that a call takes before and after it is carried out
+    rounds: int = 1
+    calls: list[str] = field(default_factory=list)
+
+    def save(self) -> dict[bytes, Any]:
+        """What a snapshot on disk would hold."""
+        return deepcopy(self.keys)
+
+    def restore(self, keys: dict[bytes, Any]) -> None:
+        """Come back with a snapshot: what was written after it is forgotten."""
+        self.keys = deepcopy(keys)
+
+    async def evalsha(self, sha: str, count: int, *arguments: Any) -> Any:
+        packed = [_bytes(argument) for argument in arguments]
+        script = self._write if sha == _SHA[_WRITE] else self._read
+        return await self._do(script.__name__[1:], lambda: script(packed[:count], packed[count:]))
+
+    async def mget(self, names: Sequence[str]) -> Any:
+        return await self._do("mget", lambda: [self.keys.get(_bytes(name)) for name in names])
+
+    async def set(self, name: str, value: str) -> None:
+        await self._do("set", lambda: self.keys.__setitem__(_bytes(name), _bytes(value)))
+
+    async def zrange(self, name: str, low: str, high: int, *, byscore: bool, offset: int, num: int) -> Any:
+        assert (low, byscore, offset) == ("-inf", True, 0)
+
+        def members() -> list[bytes]:
+            scored = sorted((score, member) for member, score in self.keys.get(_bytes(name), {}).items())
+            return [member for score, member in scored if score <= high][:num]
+
+        return await self._do("zrange", members)
+
+    async def time(self) -> Any:
+        return await self._do("time", lambda: divmod(self.now_ms() * 1000, 1_000_000))
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    async def _do(self, name: str, call: Callable[[], Any]) -> Any:
+        self.calls.append(name)
+        for _ in range(self.rounds):
+            await asyncio.sleep(0)
+        if self.away:
+            raise RedisConnectionError("away")
+        answer = call()
+        for _ in range(self.rounds):
+            await asyncio.sleep(0)
+        if self.unanswered:
+            self.unanswered -= 1
+            raise RedisConnectionError("the answer was lost")
+        return answer
+
+    def _read(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
+        rows = (self.keys.get(key, {}).get(args[0]) for key in keys[1:])
+        return [self.keys.get(keys[0], b""), self.now_ms(), *rows]
+
+    def _write(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
+        expected, following, oldest, limit, step, next_step = args[:6]
+        now, (marker_key, agenda_key, step_key) = self.now_ms(), keys[:3]
+        marker = self.keys.get(marker_key, b"")
+        if marker != expected:
+            return [b"ok", now] if following and marker == following else [b"marker", now, marker]
+        if step and self.keys.get(step_key, b"") not in (step, next_step):
+            return [b"marker", now, marker]
+        if oldest and now - int(oldest) > int(limit):
+            return [b"late", now]
+        conflicts = []
+        agenda = self.keys.setdefault(agenda_key, {})
+        for key, place in zip(keys[3:], range(6, len(args), 5), strict=True):
+            read_stamps, reader, state, due, entity = args[place : place + 5]
+            row = self.keys.setdefault(key, {})
+            if _stamps(row.get(b"s", b"\0\0")) not in (read_stamps, _stamps(state)):
+                conflicts.append(entity)
+                continue
+            row.update({b"r": reader, b"s": state})
+            agenda.pop(entity, None)
+            if due:
+                agenda[entity] = int(due)
+        if conflicts or not following:
+            self.keys[step_key] = next_step
+        if conflicts:
+            return [b"conflict", now, conflicts]
+        if following:
+            self.keys[marker_key] = following
+        return [b"ok", now]
+
+
+def _bytes(argument: Any) -> bytes:
+    return argument if isinstance(argument, bytes) else str(argument).encode()
+
+
+def _stamps(state: bytes) -> bytes:
+    return state[2 : 2 + int.from_bytes(state[:2], "big")]
+
+
+class FakeRowStore(RowStore):
+    """The row store itself, over a fake Redis."""
+
+    def __init__(self, redis: FakeRedis) -> None:
+        super().__init__("redis://nowhere")
+        self.redis = redis
+
+    @property
+    def client(self) -> Any:
+        return self.redis
+
+
+# --- the scorer ----------------------------------------------------------------------------------------------------
+
+
+def word_vector(text: str) -> Floats:
+    """f32[D] that depends on the text alone, zeros for none."""
+    vector = np.zeros(EMBEDDING_DIM, np.float32)
+    for place, letter in enumerate(text.encode()):
+        vector[place % EMBEDDING_DIM] += letter / 1024
+    return vector
+
+
+def fake_contributions(request: ScoreRequest) -> Floats:
+    """f32[N, K]: what the text, the price, the sales and the retrieval say; each row depends on itself alone."""
+    found = np.zeros((request.rows, len(CONTRIBUTIONS)), np.float32)
+    wanted = request.query[request.set_index] + request.user[request.set_index]
+    text = request.content[:, MODALITIES.index("text")] * request.mask[:, [MODALITIES.index("text")]]
+    found[:, CONTRIBUTIONS.index("text")] = (text * wanted).sum(axis=1) + wanted.sum(axis=1) / 8
+    price = request.numeric[:, NUMERIC_FIELDS.index("price")]
+    found[:, CONTRIBUTIONS.index("price")] = np.where(price > 0, -price / 1000, 0)
+    found[:, CONTRIBUTIONS.index("sales")] = request.numeric[:, NUMERIC_FIELDS.index("sales_1h")] / 8
+    found[:, CONTRIBUTIONS.index("retrieval")] = request.retrieval
+    return found
+
+
+@dataclass(slots=True)
+class FakeScorer:
+    """Scores by `fake_contributions`. While `away`, every call says so; while `held`, none is answered."""
+
+    away: bool = False
+    requests: list[ScoreRequest] = field(default_factory=list)
+    queries: list[Sequence[str]] = field(default_factory=list)
+    _open: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._open.set()
+
+    def hold(self) -> None:
+        self._open.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
+    async def _answer(self) -> None:
+        await asyncio.sleep(0)
+        await self._open.wait()
+        if self.away:
+            raise ScorerUnavailable("away")
+
+    async def encode_queries(self, texts: Sequence[str], version: int | None = None) -> Floats:
+        self.queries.append(texts)
+        await self._answer()
+        return np.stack([word_vector(text) for text in texts])
+
+    async def encode_products(self, products: Sequence[ProductContent], version: int | None = None) -> ContentVectors:
+        await self._answer()
+        content = np.zeros((len(products), len(MODALITIES), EMBEDDING_DIM), np.float32)
+        mask = np.zeros((len(products), len(MODALITIES)), np.float32)
+        for row, product in enumerate(products):
+            content[row, MODALITIES.index("text")] = word_vector(product.text)
+            mask[row, MODALITIES.index("text")] = bool(product.text)
+        return ContentVectors(content, mask)
+
+    async def score(self, request: ScoreRequest, version: int | None = None) -> Scores:
+        self.requests.append(request)
+        await self._answer()
+        contributions = fake_contributions(request)
+        return Scores(contributions.sum(axis=1), contributions)
+
+    async def ready(self) -> bool:
+        await asyncio.sleep(0)
+        return not self.away
+
+    async def close(self) -> None:
+        """Nothing is open."""
