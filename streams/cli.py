@@ -1,6 +1,7 @@
 """The command `freshrank`: one file a verb in `streams.commands`, imported only when it is called."""
 
 import importlib
+import os
 import sys
 
 import click
@@ -36,6 +37,15 @@ class Verbs(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            told = _sentence(error)
+            if told is None:
+                raise
+            raise Problem(told) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # from the table: help imports nothing
         with formatter.section("Commands"):
@@ -52,8 +62,11 @@ def root() -> None:
     Your own events:   freshrank up, then publish, register and rankings --follow
     At three a.m.:     freshrank freshness, verify, dead-letters
 
-    Settings come from the environment (FRESHRANK_KAFKA, FRESHRANK_REDIS, FRESHRANK_TRITON, ...); `freshrank up`
-    prints those of the stack it started.
+    Settings come from the environment (FRESHRANK_KAFKA, FRESHRANK_REDIS, FRESHRANK_TRITON, ...). Without
+    FRESHRANK_KAFKA, commands use the engine that `freshrank up` or `demo` started last in the current folder.
+
+    Exit codes: 0 done, 1 not as it should be (verify) or a fault of the program, 2 something for you to mend, told in
+    a line, 130 ended by Ctrl-C.
     """
 
 
@@ -63,10 +76,49 @@ class Problem(click.ClickException):
     exit_code = 2
 
 
+def _sentence(error: Exception) -> str | None:
+    """What to say about an error that is no fault of the program; None for one that is."""
+    # these were imported when they were raised; a worker's start must not wait for them
+    from kafka.errors import KafkaError
+    from pydantic import ValidationError
+
+    from feature_repo.reading import ViewNotServed
+    from feature_repo.row_store import StoreUnavailable
+    from serving.datasets.online_retail import DatasetError
+    from serving.errors import ServingError
+    from streams.client import ClientError, Unreachable
+    from streams.demo import DemoError
+    from streams.local.part import PartFailed
+    from streams.media import MediaError
+    from streams.topics import BrokerAway, TopicsDiffer
+
+    match error:
+        case Unreachable() | BrokerAway() if "FRESHRANK_KAFKA" not in os.environ:
+            return f"{error}; `freshrank up` starts one, FRESHRANK_KAFKA names another"
+        case (
+            ClientError() | BrokerAway() | TopicsDiffer() | PartFailed() | DemoError() | DatasetError() | ServingError()
+        ):
+            return str(error)
+        case StoreUnavailable():
+            return f"Redis is away: {error}"
+        case ViewNotServed() | MediaError():
+            return str(error)
+        case KafkaError():
+            return f"Kafka: {error}"
+        case ValidationError():
+            return "; ".join(f"FRESHRANK_{'__'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        case OSError(strerror=str(why)):
+            return f"{error.filename}: {why}" if error.filename else why
+        case OSError():
+            return str(error)
+        case _:
+            return None
+
+
 def main() -> None:
     """Entry point: errors of use and of the surroundings are one line and exit code 2."""
     try:
-        root(standalone_mode=False)
+        root(prog_name="freshrank", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("stopped", err=True)
         sys.exit(130)

@@ -7,14 +7,18 @@ from datetime import UTC, datetime
 from math import isclose
 from typing import Final
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from serving.requests import CONTRIBUTIONS
 from streams.client import ClosedSet, FreshRanking, RankedItem
+from streams.freshness import FreshnessRow, PartitionRow
 from streams.records import EPOCH_BITS
+from streams.topics import Topic
 
 #: one product's numbers in force by feature name; price in minor units
 Features = Mapping[str, float]
@@ -27,6 +31,16 @@ MOST_REASONS: Final = 2
 MINOR_UNITS: Final = 100
 #: lines of progress where there is no terminal
 PLAIN_STEPS: Final = 4
+#: columns where there is no terminal
+PLAIN_WIDTH: Final = 120
+
+
+def terminal(*, stderr: bool = False) -> Console:
+    """Where commands print: as wide as the terminal, or as a file should be."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +76,7 @@ def list_table(
     caption: str, before: Snapshot, after: Snapshot, titles: Mapping[str, str], also: Sequence[str] = (), top: int = 10
 ) -> Table:
     """The first `top` of a list as it is now, where each was before and why; then the products of `also`."""
-    table = Table(title=caption, title_justify="left", title_style="bold", expand=False)
+    table = _table(caption)
     for name in ("rank", "was"):
         table.add_column(name, justify="right")
     table.add_column("move", no_wrap=True)
@@ -83,6 +97,120 @@ def list_table(
             reasons(before.features.get(product, {}), after.features.get(product, {})),
         )
     return table
+
+
+def ranking_table(news: FreshRanking, titles: Mapping[str, str], limit: int | None = None) -> Table:
+    """The first `limit` of a ranking: rank, how far that moved it, product, score, and which product was the cause."""
+    degraded = ", degraded: made without the model" if news.degraded else ""
+    at = datetime.fromtimestamp(news.published_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    head = f"{escape(news.result_set_id)}  version {spoken_version(news.version)}, {len(news.items)} products{degraded}"
+    caption = f"{at}, model {escape(news.model_version)}, because of: {because(news)}"
+    table = _table(head, caption)
+    table.add_column("rank", justify="right")
+    table.add_column("move", no_wrap=True)
+    for name in ("product", "title"):
+        table.add_column(name)
+    table.add_column("score", justify="right")
+    table.add_column("why")
+    cause = news.caused_by.entity if news.caused_by else None
+    for item in news.items[:limit]:
+        table.add_row(
+            str(item.rank),
+            movement(item.previous_rank, item.rank),
+            escape(item.product_id),
+            escape(titles.get(item.product_id, "")),
+            f"{item.score:.3f}",
+            ", ".join((*([because(news)] if item.product_id == cause else ()), *_contributions(news, item.rank))),
+        )
+    return table
+
+
+def _contributions(news: FreshRanking, rank: int) -> list[str]:
+    """The parts of a score that weigh most, where the set asked for them."""
+    if news.columns.contributions is None:
+        return []
+    parts = zip(CONTRIBUTIONS, news.columns.contributions[rank - 1].tolist(), strict=True)
+    most = sorted(parts, key=lambda part: -abs(part[1]))[:MOST_REASONS]
+    return [f"{name} {value:+.2f}" for name, value in most]
+
+
+def overview(news: FreshRanking, titles: Mapping[str, str], limit: int) -> str:
+    """A ranking in a line, in rich's markup: which list, its version and its first `limit` products."""
+    first = ", ".join(escape(titles.get(item.product_id, item.product_id)) for item in news.items[:limit])
+    rest = f" [dim]and {len(news.items) - limit} more[/]" if len(news.items) > limit else ""
+    degraded = "  [yellow]degraded[/]" if news.degraded else ""
+    return f"[bold]{escape(news.result_set_id)}[/]  {spoken_version(news.version)}  {first}{rest}{degraded}"
+
+
+def freshness_table(rows: Sequence[FreshnessRow]) -> Table:
+    """Latencies by view and stage."""
+    table = _table("freshness: ms from an event's Kafka timestamp")
+    table.add_column("view")
+    table.add_column("stage")
+    for name in ("events", "p50", "p99", "SLO", "within SLO"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        within = "-" if row.within_slo is None else f"{row.within_slo:.2%}"
+        figures = (f"{row.events:,}", _ms(row.p50_ms), _ms(row.p99_ms), f"{row.slo_ms:,}", within)
+        table.add_row(row.view, row.stage, *figures)
+    return table
+
+
+def partitions_table(rows: Sequence[PartitionRow]) -> Table:
+    """Progress of every partition that a worker owns."""
+    table = _table("partitions")
+    table.add_column("topic")
+    for name in ("partition", "marker", "lag", "newest read"):
+        table.add_column(name, justify="right")
+    table.add_column("state")
+    for row in rows:
+        colour = {"late": "red", "quiet": "dim", "current": "green"}[row.state]
+        ago = f"{row.read_age_ms / 1000:,.0f} s ago"
+        figures = (str(row.partition), f"{row.marker:,}", f"{row.lag:,}", ago)
+        table.add_row(row.topic, *figures, f"[{colour}]{row.state}[/]")
+    return table
+
+
+def topics_table(topics: Sequence[Topic]) -> Table:
+    """Each topic as it should be."""
+    table = _table("topics")
+    table.add_column("topic")
+    table.add_column("partitions", justify="right")
+    table.add_column("what")
+    table.add_column("settings")
+    for topic in topics:
+        settings = ", ".join(f"{name}={value}" for name, value in sorted(topic.config.items()))
+        table.add_row(topic.name, str(topic.partitions), topic.about, settings)
+    return table
+
+
+def quality_table(rows: Sequence[tuple[str, float, float]]) -> Table:
+    """How well lists are ordered: (by what, NDCG@10 on Online Retail, on drawn shirts)."""
+    table = _table("NDCG@10 on lists that were not learned from")
+    table.add_column("ordered by")
+    for name in ("Online Retail", "shirts"):
+        table.add_column(name, justify="right")
+    for name, retail, shirts in rows:
+        table.add_row(name, f"{retail:.4f}", f"{shirts:.4f}")
+    return table
+
+
+def _table(title: str, caption: str = "", header: bool = True) -> Table:
+    """How all tables look: as narrow as can be."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=caption or None,
+        caption_justify="left",
+        show_header=header,
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"
 
 
 def spoken_version(version: int) -> str:
@@ -123,7 +251,7 @@ def _moves(news: FreshRanking, titles: Mapping[str, str]) -> str:
 
 def figures_table(caption: str, figures: Sequence[tuple[str, str]]) -> Table:
     """Names and values."""
-    table = Table(title=caption, title_justify="left", title_style="bold", show_header=False)
+    table = _table(caption, header=False)
     table.add_column(justify="left")
     table.add_column(justify="right")
     for name, value in figures:
@@ -143,7 +271,7 @@ def starting(console: Console, names: Sequence[str]) -> Iterator[Callable[[str, 
     ready: dict[str, tuple[str, str]] = {}
 
     def table() -> Table:
-        shown = Table(title="local parts", title_justify="left", title_style="bold")
+        shown = _table("local parts")
         for column in ("name", "address", "ready"):
             shown.add_column(column)
         for name in names:
@@ -184,17 +312,20 @@ def progress(console: Console, label: str) -> Iterator[Report]:
 
 
 @contextmanager
-def verifying(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Progress of named stages, (stage, done, total): a bar for each on a terminal, a line for each elsewhere."""
+def bar(console: Console, label: str) -> Iterator[Report]:
+    """A bar on a terminal, nothing elsewhere: for work whose result says enough."""
     if not console.is_terminal:
-        told: set[str] = set()
+        yield lambda done, total, event_ms: None
+        return
+    with progress(console, label) as report:
+        yield report
 
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in told:
-                told.add(stage)
-                console.print(stage, highlight=False, markup=False)
 
-        yield tell
+@contextmanager
+def stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress of named stages, (stage, done, total): a bar for each on a terminal, nothing elsewhere."""
+    if not console.is_terminal:
+        yield lambda stage, done, total: None
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:

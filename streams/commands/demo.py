@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
     from streams.show import Features
 
 WORKERS = {"product": 1, "content": 1, "ranking": 1}
-#: where to look next
-NEXT = (
-    "in another terminal, in this folder:",
-    "  freshrank publish examples/price_cut.jsonl    a price falls, and the lists follow",
-    "  freshrank rankings 'search:白色T恤'",
-    "  freshrank freshness",
-    "  freshrank verify",
+#: what can be tried while `--follow` keeps the engine running
+MEANWHILE = (
+    "publish examples/sold_out.jsonl    two products sell out and go to the end of their lists",
+    "rankings 'search:白色T恤'",
+    "freshness",
+    "verify",
+)
+AFTER = (
+    "demo --follow    the same, kept running, to be looked at from another terminal",
+    "up               an engine for events of your own",
+    "--help           the whole command line",
 )
 
 
@@ -67,14 +72,14 @@ def command(
     Exit code 0 only when lists moved and all of them are right. Everything is stopped at the end, with Ctrl-C too (exit
     code 130; 0 with --follow, which is meant to be ended so).
     """
-    from rich.console import Console
 
     from streams.cli import Problem
-    from streams.demo import DemoOptions, prepare, run_demo
+    from streams.demo import DemoError, DemoOptions, prepare, run_demo
     from streams.local.engine import LocalEngine
     from streams.replay import Speed
+    from streams.show import terminal
 
-    console = Console(stderr=as_json, highlight=False)
+    console = terminal(stderr=as_json)
     options = DemoOptions(data=data, sets=sets, events=events, speed=Speed(events_per_s=speed), seed=seed)
     place = run_dir(folder)
     engine = LocalEngine(
@@ -96,6 +101,8 @@ def command(
                 console.print(f"{restarts} restarts of workers: counters above are those since the last one")
             if follow:
                 _follow(engine, console, scene.titles)
+    except DemoError as error:
+        raise Problem(f"{error}; logs are in {place}") from error
     except STOPPED:
         if summary is None or not follow:
             raise
@@ -105,7 +112,7 @@ def command(
     if folder is None and not keep:
         shutil.rmtree(place)
     if not follow:
-        console.print("where to look next:", *NEXT, sep="\n")
+        _print_lines(console, "where to look next:", AFTER)
 
 
 def _why_not(summary: "DemoSummary") -> str:
@@ -118,7 +125,7 @@ def _hooks(engine: "LocalEngine", console: "Console") -> "Hooks":
     from feature_repo.views import PRODUCT_BEHAVIOR, PRODUCT_CATALOG
     from streams.demo import Hooks
     from streams.oracle import VerifyReport, verify
-    from streams.show import verifying
+    from streams.show import stages
 
     rows = RowReader(engine.settings.redis.get_secret_value())
 
@@ -132,7 +139,8 @@ def _hooks(engine: "LocalEngine", console: "Console") -> "Hooks":
         }
 
     def verdict() -> VerifyReport:
-        with verifying(console) as report:
+        console.print("asking the oracle")
+        with stages(console) as report:
             return verify(engine.settings, progress=report, repository=engine.repository)
 
     return Hooks(engine.snapshot, verdict, features)
@@ -143,8 +151,15 @@ def _follow(engine: "LocalEngine", console: "Console", titles: Mapping[str, str]
     from streams.client import Connection, RankingsReader
     from streams.show import news_line
 
-    console.print("the engine goes on; Ctrl-C stops it. Try", *NEXT, "new orders as they come:", sep="\n", markup=False)
+    _print_lines(console, "the engine goes on until Ctrl-C. In another terminal, in this folder, try", MEANWHILE)
+    console.print("new orders as they come:")
     with RankingsReader(Connection.from_settings(engine.settings)) as rankings:
         rankings.latest()
         for news in rankings.follow():
             console.print(news_line(news, titles))
+
+
+def _print_lines(console: "Console", head: str, lines: Sequence[str]) -> None:
+    """Commands as they can be typed here: the environment need not be activated."""
+    program = "freshrank" if shutil.which("freshrank") else Path(sys.argv[0])
+    console.print(head, *(f"  {program} {line}" for line in lines), sep="\n", markup=False, soft_wrap=True)

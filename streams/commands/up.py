@@ -52,11 +52,11 @@ def command(
 
     The local broker, Tansu, keeps the log in memory: it is gone at the end.
     """
-    from rich.console import Console
 
     from streams.local.engine import LocalEngine
+    from streams.show import terminal
 
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    console = terminal(stderr=as_json)
     engine = LocalEngine(
         run_dir(folder),
         kafka_home,

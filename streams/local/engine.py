@@ -138,6 +138,7 @@ class LocalEngine:
             pid=os.getpid(),
             started_ms=time.time_ns() // 1_000_000,
             run_dir=str(self.run_dir.resolve()),
+            repository=str(self.repository.resolve()),
             addresses=self.stack.addresses(),
             environment=self.environment,
             metrics=self.metrics_addresses,

@@ -21,11 +21,13 @@ NAME = "engine.json"
 
 @dataclass(frozen=True, slots=True)
 class RunningEngine:
-    """`addresses` of the parts by name, `environment` of its clients, `metrics` worker -> host:port."""
+    """`addresses` of the parts by name, `environment` of its clients, `metrics` worker -> host:port; `repository` holds
+    the models that its Triton serves."""
 
     pid: int
     started_ms: int
     run_dir: str
+    repository: str
     addresses: Mapping[str, str]
     environment: Mapping[str, str]
     metrics: Mapping[str, str]
@@ -61,9 +63,11 @@ class Announcement:
             self._file = None
 
 
-def newest_engine(folder: Path) -> RunningEngine | None:
-    """The engine that was started last, of those that run below `FOLDER/.freshrank`; None when none does."""
-    running = [engine for path in folder.glob(f"{ROOT}/*/{NAME}") if (engine := _read(path)) is not None]
+def newest_engine(folder: Path, kafka: str | None = None) -> RunningEngine | None:
+    """The engine that was started last, of those that run below `FOLDER/.freshrank` (with that broker); None when none
+    does."""
+    found = (_read(path) for path in folder.glob(f"{ROOT}/*/{NAME}"))
+    running = [engine for engine in found if engine is not None and kafka in (None, engine.addresses["kafka"])]
     return max(running, key=lambda engine: engine.started_ms, default=None)
 
 
