@@ -22,7 +22,7 @@ from feature_repo.views import DAY_MS, NUMERIC_FIELDS, UNKNOWN
 from serving.datasets.online_retail import History
 from serving.datasets.shirts import COLOUR_NAMES, GARMENT_NAMES, Shirt, sales
 from serving.preprocess import PreparedProducts, prepare_products
-from serving.requests import Floats, Ints, ProductContent
+from serving.requests import Floats, Ints, ProductContent, empty_request
 from serving.retrieval import TextIndex, queries
 
 #: candidates of a list of the real shop, as its retrieval gives them
@@ -120,13 +120,40 @@ def drawn_shirts(shirts: Sequence[Shirt], seed: int, count: int, until_ms: int) 
         if number % PAGE == 0:
             shown = random.sample(sorted(by_id), min(SHIRTS_SHOWN, len(by_id)))
         colour, garment = random.choice(list(COLOUR_NAMES)), random.choice(list(GARMENT_NAMES))
-        query = random.choice((COLOUR_NAMES[colour] + GARMENT_NAMES[garment], f"{colour} {garment}"))
+        query = _query(random, colour, garment)
         scores = dict(index.search(query, len(by_id)))
         taste = {name: _taste(by_id[name], colour, garment) + _gumbel(random) for name in shown}
         wanted = frozenset(sorted(shown, key=lambda name: -taste[name])[:SHIRTS_BOUGHT])
         found = [(name, scores.get(name, 0.0)) for name in shown]
         lists.append(_ranked_list(shelf, _Visit(until_ms, query, wanted, ()), found))
     return Shop(tuple(_content(shirt.product) for shirt in shirts), tuple(lists))
+
+
+def shirt_pictures(shirts: Sequence[Shirt], seed: int, count: int) -> Shop:
+    """`count` lists of the same shirts as pictures only: no text, no numbers. `bought` is 1 where colour and garment
+    are those that were asked for. Words are the easier way to most shirts; here there is no way but the picture.
+    """
+    random = Random(seed)
+    lists = []
+    for number in range(count):
+        if number % PAGE == 0:
+            shown = random.sample(range(len(shirts)), min(SHIRTS_SHOWN, len(shirts)))
+        asked = shirts[random.choice(shown)]
+        unknown = empty_request(queries=1, rows=len(shown))
+        lists.append(
+            RankedList(
+                query=_query(random, asked.colour, asked.garment),
+                time_ms=0,
+                items=np.array(shown, np.int32),
+                numeric=unknown.numeric,
+                retrieval=unknown.retrieval,
+                bought=np.array(
+                    [(shirts[n].colour, shirts[n].garment) == (asked.colour, asked.garment) for n in shown], np.float32
+                ),
+            )
+        )
+    pictures = (ProductContent(shirt.product.product_id, image=_content(shirt.product).image) for shirt in shirts)
+    return Shop(tuple(pictures), tuple(lists))
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +249,11 @@ def _phrases(history: History) -> dict[str, list[str]]:
     asked = queries(history, CANDIDATES)
     titles = {product.product_id: f" {_words(product.title).lower()} " for product in history.products}
     return {name: [phrase for phrase in asked if f" {phrase} " in title] for name, title in titles.items()}
+
+
+def _query(random: Random, colour: str, garment: str) -> str:
+    """What is typed for a colour and a garment, in Chinese or English."""
+    return random.choice((COLOUR_NAMES[colour] + GARMENT_NAMES[garment], f"{colour} {garment}"))
 
 
 def _taste(shirt: Shirt, colour: str, garment: str) -> float:

@@ -12,6 +12,8 @@ from serving.requests import CONTRIBUTIONS
 
 FUSED_DIM = 48
 HIDDEN = 32
+#: where the fusion's weights start: summands are unit vectors, and a list is told apart by logits of this size
+FIRST_WEIGHT = 10.0
 PRICE = NUMERIC_FIELDS.index("price")
 CTR = NUMERIC_FIELDS.index("ctr_24h")
 #: ctr is a ratio; times this it is as wide as the logarithms of the counts
@@ -43,7 +45,7 @@ class Ranker(nn.Module):
         self.price = UnitVector(2)
         self.sales = UnitVector(len(NUMERIC_FIELDS) - 1)
         self.retrieval = UnitVector(1)
-        self.weights = nn.Parameter(torch.ones(len(CONTRIBUTIONS)))
+        self.weights = nn.Parameter(torch.full((len(CONTRIBUTIONS),), FIRST_WEIGHT))
         self.context = nn.Linear(2 * EMBEDDING_DIM, FUSED_DIM)
         self.context_hidden = nn.Linear(2 * EMBEDDING_DIM, HIDDEN)
         self.context_out = nn.Linear(HIDDEN, FUSED_DIM, bias=False)

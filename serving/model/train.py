@@ -18,7 +18,7 @@ from serving.datasets import online_retail as retail
 from serving.datasets import shirts as garments
 from serving.errors import ServingError
 from serving.model import bundle
-from serving.model.dataset import PAGE, RankedList, Shop, drawn_shirts, online_retail
+from serving.model.dataset import PAGE, RankedList, Shop, drawn_shirts, online_retail, shirt_pictures
 from serving.model.encoders import ProductEncoder, QueryEncoder
 from serving.model.evaluate import PRICE, Nets, Quality, encode, quality, request, set_index, users
 from serving.model.ranker import Ranker, sales_inputs
@@ -42,10 +42,11 @@ class TrainConfig:
     weights: Path
     data: Path | None = None
     seed: int = 7
-    epochs: int = 6
+    epochs: int = 5
     lists_per_day: int = 200
     shirts: int = 1200
-    shirt_lists: int = 1300
+    shirt_lists: int = 1000
+    picture_lists: int = 1000
     batch: int = 16
     learning_rate: float = 4e-3
     threads: int = 1
@@ -103,17 +104,20 @@ def train(config: TrainConfig, progress: Callable[[Progress], None]) -> TrainRep
     later = shop.between(history.split_ms, history.end_ms)
     if not seen or not later:
         raise ServingError("the history is too short: it takes a week to fill the windows, some to learn, one to test")
-    drawn = _drawn(config, config.seed, config.shirt_lists, history.split_ms)
-    unseen = _drawn(config, config.seed + 1, len(later), history.split_ms)
+    shirts = garments.products(config.seed, config.shirts)
+    others = garments.products(config.seed + 1, config.shirts)
+    drawn = drawn_shirts(shirts, config.seed, config.shirt_lists, history.split_ms)
+    unseen = drawn_shirts(others, config.seed + 1, len(later), history.split_ms)
+    pictures = shirt_pictures(shirts, config.seed, config.picture_lists)
     nets = new_nets()
-    lessons = [Lesson(shop, seen), Lesson(drawn, drawn.lists)]
+    lessons = [Lesson(shop, seen), Lesson(drawn, drawn.lists), Lesson(pictures, pictures.lists)]
     fit(nets, lessons, config, progress)
     silent = silence(nets.ranker, np.concatenate([one.numeric for one in (*seen, *drawn.lists)]))
     report = TrainReport(
         online_retail=quality("online_retail", nets, shop, later),
         shirts=quality("shirts", nets, unseen, unseen.lists),
-        trained_lists=len(seen) + len(drawn.lists),
-        price_weight=price_weight(nets, lessons),
+        trained_lists=sum(len(lesson.lists) for lesson in lessons),
+        price_weight=price_weight(nets, lessons[:2]),
         fusion_weights={name: round(w, 4) for name, w in zip(CONTRIBUTIONS, nets.ranker.weights.tolist(), strict=True)},
         silent_features=silent,
         seconds=round(time.monotonic() - started, 1),
@@ -205,10 +209,6 @@ def write(nets: Nets, report: TrainReport, folder: Path) -> None:
     for name, net in nets.by_name.items():
         facts = {"price_weight": str(report.price_weight), "metrics": json.dumps(metrics)} if name == "ranker" else {}
         bundle.save(net, folder / f"{name}.safetensors", facts)
-
-
-def _drawn(config: TrainConfig, seed: int, lists: int, until_ms: int) -> Shop:
-    return drawn_shirts(garments.products(seed, config.shirts), seed, lists, until_ms)
 
 
 def _epoch(
