@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from feature_repo.events import Bundle, ResultSet
 from feature_repo.row import kafka_time_of
 from feature_repo.row_store import RowStore, Space, StoreUnavailable
-from feature_repo.views import USER_BEHAVIOR, VIEW_BY_NAME, input_hash
+from feature_repo.views import USER_BEHAVIOR, VIEW_BY_NAME
 from serving.errors import ScorerUnavailable
 from serving.requests import Scorer
 from streams.candidate_rows import PRODUCT_VIEWS
@@ -43,7 +43,7 @@ from streams.reranking import NO_SCORES, Reranker, Times, standing_of, version_n
 from streams.result_sets import LiveSet, is_expired
 from streams.settings import Settings
 from streams.transport import Batch
-from streams.validation import decode
+from streams.validation import Decoded, decode
 
 log = logging.getLogger(__name__)
 
@@ -315,8 +315,6 @@ class RankingSide:
     def on_bundle(self, bundle: Bundle) -> None:
         """Another bundle is in force: every set is scored whole by it."""
         name = version_name(bundle)
-        if bundle.input_hash != input_hash():
-            raise ValueError(f"bundle {name}: input_hash {bundle.input_hash}, this engine has {input_hash()}")
         if self._bundle is not None and any(
             bundle.models[model] != self._bundle.models[model] for model in ("product_encoder", "query_encoder")
         ):
@@ -325,6 +323,13 @@ class RankingSide:
         self._reranker.touch_all()
         self._wake.set()
         self._to_load.set()
+
+    async def on_rejected_bundle(self, batch: Batch, decoded: Decoded) -> None:
+        """A record of `models` that is not valid; every ranking worker reads it, one of them buries it."""
+        if 0 in self._tables:
+            self._freshness.count_in(batch.topic, decoded)
+            for ack in await bury(self._doors.sender, batch, batch.messages[0], decoded):
+                await ack
 
     # --- load ------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -10,7 +10,8 @@ from feature_repo.events import Bundle
 from streams.ranking_side import Published, RankingSide
 from streams.records import FEATURE_CHANGES, MODELS, RANKINGS, decode_changes
 from streams.settings import Settings
-from streams.validation import decode
+from streams.transport import Batch, Message
+from streams.validation import Decoded, decode
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +129,16 @@ class RankingsFollower:
                     self._side.on_rankings_read(place.partition)
 
 
-async def follow_models(settings: Settings, on_bundle: Callable[[Bundle], None]) -> None:
-    """`models` from its start, for ever: the newest bundle is in force."""
+Reject = Callable[[Batch, Decoded], Awaitable[None]]
+
+
+async def follow_models(
+    settings: Settings, on_bundle: Callable[[Bundle], None], on_rejected: Reject | None = None
+) -> None:
+    """`models` from its start, for ever: the newest valid bundle is in force.
+
+    `on_rejected` is told what is not valid among the records that come once the topic was read.
+    """
     consumer = plain_consumer(settings)
     await consumer.start()
     try:
@@ -138,20 +147,32 @@ async def follow_models(settings: Settings, on_bundle: Callable[[Bundle], None])
         consumer.seek(place, (await consumer.beginning_offsets([place]))[place])
         newest: Bundle | None = None
         told: Bundle | None = None
+        was_read = False
         while True:
             for record in (await consumer.getmany(timeout_ms=200)).get(place, []):
-                newest = read_bundle(settings, record.key, record.value, record.timestamp) or newest
-            if newest is not None and newest != told and await is_read(consumer, place):
+                message = Message(record.offset, record.key, record.value, record.timestamp, record.headers)
+                decoded = _decoded(settings, message)
+                newest = next((found for _, found in decoded.records if isinstance(found, Bundle)), newest)
+                if decoded.rejected and was_read and on_rejected is not None:
+                    await on_rejected(Batch(MODELS, 0, [message], 0), decoded)
+            was_read = was_read or await is_read(consumer, place)
+            if newest is not None and newest != told and was_read:
                 told = newest
                 on_bundle(newest)
     finally:
         await consumer.stop()
 
 
-def read_bundle(settings: Settings, key: bytes | None, value: bytes | None, kafka_time: int) -> Bundle | None:
-    """The bundle of a record of `models`; None, with a line in the log, for one that is not valid."""
-    decoded = decode(MODELS, key, value, kafka_time=kafka_time, partition=0, partitions=1, limits=settings.limits)
+def _decoded(settings: Settings, message: Message) -> Decoded:
+    decoded = decode(
+        MODELS,
+        message.key,
+        message.value,
+        kafka_time=message.kafka_time,
+        partition=0,
+        partitions=1,
+        limits=settings.limits,
+    )
     for rejected in decoded.rejected:
-        log.error("models: %s: %s", rejected.reason, rejected.text)
-    bundles = [record for _, record in decoded.records if isinstance(record, Bundle)]
-    return bundles[-1] if bundles else None
+        log.error("models[0] offset %d: %s: %s", message.offset, rejected.reason, rejected.text)
+    return decoded

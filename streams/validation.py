@@ -20,6 +20,7 @@ from msgspec import Struct, ValidationError, convert, defstruct
 
 from feature_repo.events import BEHAVIOR_TYPES, SCHEMA_VERSION, Behavior, Bundle, Heartbeat, Product, ResultSet
 from feature_repo.features import delisting
+from feature_repo.views import input_hash
 from streams.records import BEHAVIOR, CATALOG, MODELS, RESULT_SETS, Record, partition_for
 from streams.settings import Limits
 
@@ -53,6 +54,8 @@ ID_BYTES = 128
 #: retrieval scores reach the ranker as float32
 FLOAT32_MAX = 3.4028234e38
 
+#: models that a bundle must name
+ENGINE_MODELS = ("product_encoder", "query_encoder", "ranker")
 ADDRESS_LENGTH = 2048
 MEDIA_FIELDS = ("image", "video", "audio")
 REFERENCE = re.compile(r"sha256:[0-9a-f]{64}")
@@ -422,6 +425,12 @@ def _bundle(raw: dict[str, Any], arrival: Arrival) -> tuple[Bundle, bytes | None
     _check_id("bundle", bundle.bundle)
     _check_finite("price_weight", (bundle.price_weight,))
     _check_finite("metrics", bundle.metrics.values())
+    for model in ENGINE_MODELS:
+        if model not in bundle.models:
+            raise _Bad("missing_field", f"models.{model}: expected a version, got none")
+    if bundle.input_hash != input_hash():
+        # weights for another order of the inputs would score nonsense without an error
+        raise _Bad("out_of_range", f"input_hash: expected {input_hash()}, this engine's, got {bundle.input_hash!r:.40}")
     return bundle, bundle.bundle.encode()
 
 

@@ -186,7 +186,7 @@ class Worker:
         self._app = make_app("ranking", self._settings, hooks)
         Agents(self._app, crash).ranking(side)
         self._reached = side.committed
-        self._spawn(lambda: follow_models(self._settings, on_bundle))
+        self._spawn(lambda: follow_models(self._settings, on_bundle, side.on_rejected_bundle))
         self._spawn(lambda: follow_changes(self._settings, ids.partitions[FEATURE_CHANGES], side, now_ms))
         self._spawn(follower.run)
         self._spawn(side.run_loading)

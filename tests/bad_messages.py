@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 
+from feature_repo.views import input_hash
 from streams.records import BEHAVIOR, CATALOG, MODELS, RESULT_SETS, partition_for
 from streams.settings import Limits
 from streams.validation import WHOLE, Reason
@@ -63,9 +64,12 @@ def result_set(**fields: Any) -> dict[str, Any]:
     return {**tagged, "candidates": candidates, **fields}
 
 
+MODEL_VERSIONS: dict[str, Any] = {"product_encoder": 1, "query_encoder": 1, "ranker": 1}
+
+
 def bundle(**fields: Any) -> dict[str, Any]:
-    tagged = {"type": "bundle", "v": 1, "bundle": "bad", "version": 1, "models": {"ranker": 1}}
-    return {**tagged, "input_hash": "bad", "price_weight": 1.0, **fields}
+    tagged = {"type": "bundle", "v": 1, "bundle": "bad", "version": 1, "models": MODEL_VERSIONS}
+    return {**tagged, "input_hash": input_hash(), "price_weight": 1.0, **fields}
 
 
 def without(record: dict[str, Any], name: str) -> dict[str, Any]:
@@ -238,7 +242,9 @@ def _bundles() -> Iterator[BadMessage]:
     def bad(name: str, reason: Reason, **fields: Any) -> BadMessage:
         return BadMessage(name, MODELS, b"bad", pack(bundle(**fields)), reason)
 
-    yield bad("a model version in words", "wrong_type", models={"ranker": "latest"})
+    yield bad("a model version in words", "wrong_type", models={**MODEL_VERSIONS, "ranker": "latest"})
+    yield bad("a bundle without a ranker", "missing_field", models=without(MODEL_VERSIONS, "ranker"))
+    yield bad("a bundle for other inputs", "out_of_range", input_hash="0123456789abcdef")
     yield bad("bundle version zero", "out_of_range", version=0)
     yield bad("a weight that is not a number", "out_of_range", price_weight=NAN)
     yield BadMessage("no input_hash", MODELS, b"bad", pack(without(bundle(), "input_hash")), "missing_field")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from feature_repo.events import Behavior, Bundle, Heartbeat, Product, ResultSet
 from feature_repo.features import delisting
+from feature_repo.views import input_hash
 from streams.records import (
     BEHAVIOR,
     CATALOG,
@@ -26,6 +27,7 @@ from streams.settings import Limits
 from streams.validation import REASONS, WHOLE, Decoded, Reason, Rejected, decode, is_allowed, split_bulk
 from tests.bad_messages import (
     LONG_AGO,
+    MODEL_VERSIONS,
     BadMessage,
     bad_messages,
     behavior,
@@ -125,7 +127,12 @@ RECORDS: list[tuple[str, Record]] = [
     (
         MODELS,
         Bundle(
-            bundle="main", version=3, models={"ranker": 3}, input_hash="ab", price_weight=0.5, metrics={"ndcg": 0.4}
+            bundle="main",
+            version=3,
+            models=MODEL_VERSIONS,
+            input_hash=input_hash(),
+            price_weight=0.5,
+            metrics={"ndcg": 0.4},
         ),
     ),
 ]

@@ -8,7 +8,7 @@ from kafka import KafkaProducer
 from streams.client import Connection
 from streams.dead_letters import read
 from streams.local.engine import LocalEngine
-from streams.records import BEHAVIOR, CATALOG, DEAD_LETTER, RESULT_SETS
+from streams.records import DEAD_LETTER
 from streams.settings import Settings
 from streams.topics import max_bytes
 from streams.validation import REASONS
