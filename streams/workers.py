@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Literal
 from zlib import crc32
 
@@ -70,6 +71,25 @@ def crash(error: BaseException) -> None:
     os._exit(1)
 
 
+def log_tasks() -> None:
+    """What every task of the process waits for, into the log: for a worker that seems stuck (kill -USR1)."""
+    for task in asyncio.all_tasks():
+        frames = "".join(
+            f"\n    {frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}" for frame in _frames(task)
+        )
+        log.warning("task %s:%s", task.get_name(), frames)
+
+
+def _frames(task: asyncio.Task[Any]) -> Iterator[types.FrameType]:
+    """The frames of a suspended task, outermost first; `Task.get_stack` stops at the first coroutine."""
+    waiting: Any = task.get_coro()
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None)
+        if frame is not None:
+            yield frame
+        waiting = getattr(waiting, "cr_await", None)
+
+
 def space_of(view: views.View, ids: topics.TopicIds, variant: str = "") -> Space:
     """Where the rows of a view live on this cluster."""
     return Space(ids.cluster, ids.topics[view.topic], view.name, variant)
@@ -114,6 +134,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, log_tasks)
         await app.start()
         self._spawn(lambda: self._report_progress(self._reached))
         await app.wait(self._stop.wait())
