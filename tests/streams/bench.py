@@ -25,14 +25,14 @@ MINUTE = 60_000
 Kind = Literal["impression", "click", "cart", "purchase", "return"]
 
 
-def behavior(product: str, number: int, *, time: int = HOUR, kind: Kind = "purchase", **fields: Any) -> Behavior:
+def behavior(product: str, number: int | str, *, time: int = HOUR, kind: Kind = "purchase", **fields: Any) -> Behavior:
     """An event with an id of its own."""
     return Behavior(type=kind, event_id=f"e{number}", product_id=product, event_time=time, **fields)
 
 
 def bought(product: str, offset: int, *, time: int = HOUR, partition: int = 0, **fields: Any) -> Entry:
     """What one message that holds one purchase says."""
-    event = behavior(product, offset, time=time, **fields)
+    event = behavior(product, f"{partition}-{offset}", time=time, **fields)
     return Entry(product, {partition: offset}, offset, time + 1, ((0, event),))
 
 
