@@ -85,7 +85,7 @@ class DemoOptions:
     data: Path | None = None
     sets: int = 200
     events: int | None = 8_000
-    speed: Speed = field(default_factory=lambda: Speed(events_per_s=250))
+    speed: Speed = field(default_factory=lambda: Speed(events_per_s=200))
     seed: int = 2
     #: longest time for the lists to get their order, and to come to rest
     patience_s: float = 90.0

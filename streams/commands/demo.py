@@ -4,6 +4,8 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from streams.commands.starting import STOPPED, engine_options, run_dir, started
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from streams.demo import DemoSummary, Hooks
+    from streams.demo import DemoOptions, DemoSummary, Hooks, Scene
     from streams.local.engine import LocalEngine
     from streams.show import Features
 
@@ -38,7 +40,7 @@ AFTER = (
               help="An Online Retail file (CSV, plain or gzip).  [default: the slice in examples/]")  # fmt: skip
 @click.option("--events", type=click.IntRange(1), default=8_000, show_default=True,
               help="How many events of the last week are replayed.")  # fmt: skip
-@click.option("--speed", type=click.FloatRange(0, min_open=True), default=250, show_default=True,
+@click.option("--speed", type=click.FloatRange(0, min_open=True), default=200, show_default=True,
               help="Events a second.")  # fmt: skip
 @click.option("--sets", type=click.IntRange(1, 2_000), default=200, show_default=True,
               help="Live result sets of 100 products each, beside that of the shirts.")  # fmt: skip
@@ -72,47 +74,62 @@ def command(
     Exit code 0 only when lists moved and all of them are right. Everything is stopped at the end, with Ctrl-C too (exit
     code 130; 0 with --follow, which is meant to be ended so).
     """
-
     from streams.cli import Problem
-    from streams.demo import DemoError, DemoOptions, prepare, run_demo
+    from streams.demo import DemoOptions, prepare
     from streams.local.engine import LocalEngine
     from streams.replay import Speed
     from streams.show import terminal
 
     console = terminal(stderr=as_json)
     options = DemoOptions(data=data, sets=sets, events=events, speed=Speed(events_per_s=speed), seed=seed)
-    place = run_dir(folder)
     engine = LocalEngine(
-        place,
+        run_dir(folder),
         kafka_home,
         workers=WORKERS,
         heartbeats="external",
         say=lambda line: console.print(line, markup=False),
     )
-    scene = prepare(options)
-    summary: DemoSummary | None = None
-    try:
-        with started(engine, console):
-            summary = run_demo(engine.settings, console, scene, options, _hooks(engine, console))
-            restarts = sum(worker.restarts for worker in engine.supervisor.status())
-            if as_json:
-                click.echo(json.dumps({**summary.to_json(), "worker_restarts": restarts}))
-            if restarts:
-                console.print(f"{restarts} restarts of workers: counters above are those since the last one")
-            if follow:
-                _follow(engine, console, scene.titles)
-    except DemoError as error:
-        raise Problem(f"{error}; logs are in {place}") from error
-    except STOPPED:
-        if summary is None or not follow:
-            raise
-        console.print("stopped")
+    with ThreadPoolExecutor(1) as pool:
+        preparing = pool.submit(prepare, options)  # takes seconds, and so do the parts
+        if data is not None:
+            preparing.result()  # a wrong file is told before anything is started
+        summary = _run(engine, console, options, preparing, as_json, follow)
     if not summary.ok:
-        raise Problem(f"{_why_not(summary)}; logs are in {place}")
+        raise Problem(f"{_why_not(summary)}; logs are in {engine.run_dir}")
     if folder is None and not keep:
-        shutil.rmtree(place)
+        shutil.rmtree(engine.run_dir)
     if not follow:
         _print_lines(console, "where to look next:", AFTER)
+
+
+def _run(
+    engine: "LocalEngine",
+    console: "Console",
+    options: "DemoOptions",
+    preparing: "Future[Scene]",
+    as_json: bool,
+    follow: bool,
+) -> "DemoSummary":
+    """The engine's life: the show, the figures, and with `follow` what comes until Ctrl-C."""
+    from streams.cli import Problem
+    from streams.demo import DemoError, run_demo
+
+    with started(engine, console):
+        scene = preparing.result()
+        try:
+            summary = run_demo(engine.settings, console, scene, options, _hooks(engine, console))
+        except DemoError as error:
+            raise Problem(f"{error}; logs are in {engine.run_dir}") from error
+        restarts = sum(worker.restarts for worker in engine.supervisor.status())
+        if restarts:
+            console.print(f"{restarts} restarts of workers: their counts begin anew with each")
+        if as_json:
+            click.echo(json.dumps({**summary.to_json(), "worker_restarts": restarts}))
+        if follow:
+            with suppress(*STOPPED):
+                _follow(engine, console, scene.titles)
+            console.print("stopping")
+    return summary
 
 
 def _why_not(summary: "DemoSummary") -> str:

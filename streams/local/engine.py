@@ -66,10 +66,26 @@ class LocalEngine:
         self._announcement = Announcement(run_dir)
 
     def start(self, on_ready: OnReady = _nobody_asks) -> None:
-        """Parts that answer, and workers on their way: `wait_until_consuming` waits for them. Raises PartFailed."""
+        """Parts that answer, and workers on their way: `wait_until_consuming` waits for them. Raises PartFailed.
+
+        Workers begin as soon as broker and Redis are there: they can wait for Triton, which takes longest.
+        """
+
+        def proceed(part: Part, seconds: float) -> None:
+            on_ready(part, seconds)
+            if part is self.stack.broker:  # the last before Triton
+                self._start_workers()
+
         # 1.
         copy_repository(REPOSITORY, self.repository)
-        self.stack.start(on_ready=on_ready)
+        try:
+            self.stack.start(on_ready=proceed)
+        except BaseException:
+            self.stop()
+            raise
+        self._announcement.publish(self.announced)
+
+    def _start_workers(self) -> None:
         # 2.
         settings = self.settings
         topics.create(settings)
@@ -78,7 +94,6 @@ class LocalEngine:
         for role, count in self._workers.items():
             for number in range(count):
                 self.start_worker(role, number)
-        self._announcement.publish(self.announced)
 
     def start_worker(self, role: str, number: int) -> str:
         """One more worker; its name."""
