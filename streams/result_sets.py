@@ -135,13 +135,13 @@ class LiveSets:
 
     def expired(self, clock: int) -> list[str]:
         """Ids of sets that the log's clock (ms) has reached, each once."""
-        found = []
+        found: dict[str, None] = {}
         while self._expiries and self._expiries[0][0] <= clock:
             _, result_set_id = heapq.heappop(self._expiries)
             live = self.by_id.get(result_set_id)
             if live is not None and is_expired(live.registration, clock):
-                found.append(result_set_id)
-        return found
+                found[result_set_id] = None  # once, though every registration left an entry
+        return list(found)
 
 
 def is_expired(registration: ResultSet, clock: int) -> bool:
