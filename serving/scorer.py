@@ -1,7 +1,7 @@
 """The door to Triton: a Scorer over gRPC. Nothing else in the project imports tritonclient."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from serving.settings import ServingSettings
 
 #: products of one encoding call: 3 MB of pixels
 ENCODED_ROWS = 256
+#: rows of one scoring call: 12 MB of tensors, well below the largest message
+SCORED_ROWS = 20_000
 #: gRPC waits up to two minutes before it tries a server again that was away; a ranking cannot
 RECONNECT_MS = 500
 
@@ -90,15 +92,16 @@ class TritonScorer:
         return ContentVectors(np.concatenate(content), np.concatenate(masks))
 
     async def score(self, request: ScoreRequest, version: int | None = None) -> Scores:
-        """Scores by the given version of the ranker, or by the newest. One call, whatever the number of sets."""
-        if not request.rows:
-            return Scores(np.zeros(0, np.float32), np.zeros((0, len(CONTRIBUTIONS)), np.float32))
-        tensors: dict[str, NDArray[Any]] = {name: getattr(request, name) for name in ScoreRequest.__slots__}
-        answer = await self._infer("ranker", tensors, version, self._score_timeout_s)
-        return Scores(
-            self._output(answer, "logit", (request.rows,)),
-            self._output(answer, "contributions", (request.rows, len(CONTRIBUTIONS))),
-        )
+        """Scores by the given version of the ranker, or by the newest. One call for any number of sets, unless they
+        have more than SCORED_ROWS rows together."""
+        logit = [np.zeros(0, np.float32)]
+        contributions = [np.zeros((0, len(CONTRIBUTIONS)), np.float32)]
+        for part in _parts(request):
+            tensors: dict[str, NDArray[Any]] = {name: getattr(part, name) for name in ScoreRequest.__slots__}
+            answer = await self._infer("ranker", tensors, version, self._score_timeout_s)
+            logit.append(self._output(answer, "logit", (part.rows,)))
+            contributions.append(self._output(answer, "contributions", (part.rows, len(CONTRIBUTIONS))))
+        return Scores(np.concatenate(logit), np.concatenate(contributions))
 
     async def ready(self) -> bool:
         """Whether all models answer; False, too, when Triton cannot be reached."""
@@ -162,6 +165,25 @@ def triton_scorer(settings: ServingSettings) -> Scorer:
         tls=tls if settings.triton_tls else None,
         limits=settings.media_limits,
     )
+
+
+def _parts(request: ScoreRequest) -> Iterator[ScoreRequest]:
+    """The request in parts of at most SCORED_ROWS rows, each with only the queries and users of its rows."""
+    if 0 < request.rows <= SCORED_ROWS:
+        yield request
+        return
+    for first in range(0, request.rows, SCORED_ROWS):
+        some = slice(first, first + SCORED_ROWS)
+        sets, set_index = np.unique(request.set_index[some], return_inverse=True)
+        yield ScoreRequest(
+            query=request.query[sets],
+            user=request.user[sets],
+            content=request.content[some],
+            mask=request.mask[some],
+            numeric=request.numeric[some],
+            retrieval=request.retrieval[some],
+            set_index=set_index.astype(np.int32),
+        )
 
 
 def _input(name: str, tensor: NDArray[Any]) -> InferInput:

@@ -48,7 +48,7 @@ class TrainConfig:
     shirt_lists: int = 1000
     picture_lists: int = 1000
     batch: int = 16
-    learning_rate: float = 4e-3
+    learning_rate: float = 2e-3
     threads: int = 1
 
 

@@ -61,7 +61,7 @@ async def test_it_is_ready(scorer: Scorer) -> None:
     assert await scorer.ready()
 
 
-@pytest.mark.parametrize("rows", [1, 2, 100, 3000])
+@pytest.mark.parametrize("rows", [1, 2, 100, 3000, 45_000])
 async def test_contributions_sum_to_the_logit(scorer: Scorer, rows: int) -> None:
     scores = await scorer.score(a_request(rows))
     assert scores.logit.shape == (rows,)
@@ -82,6 +82,14 @@ async def test_a_row_depends_on_no_other_row(scorer: Scorer) -> None:
     rows = np.array([3, 77, 78, 199])
     alone = await scorer.score(some_rows(request, rows))
     np.testing.assert_allclose(alone.logit, whole.logit[rows], atol=1e-5)
+
+
+async def test_a_request_of_any_size_is_answered(scorer: Scorer) -> None:
+    request = a_request(45_000, sets=400)
+    whole = await scorer.score(request)
+    rows = np.array([0, 19_999, 20_000, 44_999])
+    few = await scorer.score(some_rows(request, rows))
+    np.testing.assert_allclose(few.logit, whole.logit[rows], atol=1e-4)
 
 
 async def test_what_is_masked_has_no_part(scorer: Scorer) -> None:
