@@ -12,6 +12,8 @@ from streams.writing import RETRY_S, Doors, Rewind, RowWriter
 
 log = logging.getLogger(__name__)
 
+CANCEL_AGAIN_S = 0.1
+
 #: (topic, partition)
 Place = tuple[str, int]
 
@@ -86,10 +88,12 @@ class Ownership:
         self._tasks, self._writers = [], {}
         for writer in writers.values():
             writer.abandon()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        pending = set(tasks)
+        while pending:
+            # asked again: before Python 3.12 a cancellation that meets a call just done is swallowed by it
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
 
     async def flush(self) -> None:
         """Write everything that is packed by now."""
