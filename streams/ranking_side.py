@@ -198,8 +198,6 @@ class RankingSide:
             tables.registrations[registration.result_set_id] = (registration, raw)
 
     def _close(self, tables: Tables, result_set_id: str) -> None:
-        if partition_for(result_set_id, self._partitions[RESULT_SETS]) != tables.partition:
-            return  # like a registration there: the set has its place, and its owner, elsewhere
         if not tables.active:
             tables.registrations[result_set_id] = None
             return
