@@ -158,7 +158,7 @@ def triton_scorer(settings: ServingSettings) -> Scorer:
     """The scorer that the settings tell."""
     tls = Tls(settings.triton_tls_ca, settings.triton_tls_key, settings.triton_tls_certificate)
     return TritonScorer(
-        settings.triton_address,
+        settings.triton,
         score_timeout_s=settings.triton_score_timeout_s,
         encode_timeout_s=settings.triton_encode_timeout_s,
         max_message_bytes=settings.triton_max_message_bytes,

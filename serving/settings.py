@@ -13,7 +13,7 @@ class ServingSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FRESHRANK_", extra="ignore")
 
-    triton_address: str = Field("127.0.0.1:8001", description="host:port of Triton's gRPC endpoint")
+    triton: str = Field("127.0.0.1:8001", description="host:port of Triton's gRPC endpoint")
     triton_score_timeout_s: float = Field(2.0, gt=0, description="limit of one scoring call, seconds")
     triton_encode_timeout_s: float = Field(20.0, gt=0, description="limit of one encoding call, seconds")
     triton_max_message_bytes: int = Field(64 << 20, ge=1 << 20, description="largest gRPC message, both ways")

@@ -3,8 +3,7 @@
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any
 
-import faust
-
+from streams.app import App
 from streams.content_side import ContentSide
 from streams.product_side import ProductSide
 from streams.ranking_side import RankingSide
@@ -18,7 +17,7 @@ Crash = Callable[[BaseException], None]
 class Agents:
     """Agents of one app. No exception leaves an agent's loop: Faust would acknowledge the batch and lose it."""
 
-    def __init__(self, app: faust.App, crash: Crash) -> None:
+    def __init__(self, app: App, crash: Crash) -> None:
         self._app = app
         self._crash = crash
 

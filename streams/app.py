@@ -1,12 +1,16 @@
 """The Faust app of one role: our driver, raw bytes, no tables, no web server, concurrency 1."""
 
+from typing import TypeAlias
+
 import faust
 
 from streams.settings import Settings
 from streams.transport import Hooks, install
 
+App: TypeAlias = faust.App
 
-def make_app(role: str, settings: Settings, hooks: Hooks) -> faust.App:
+
+def make_app(role: str, settings: Settings, hooks: Hooks) -> App:
     """An app that joins the role's consumer group once it is started."""
     app = faust.App(
         f"freshrank-{role}",

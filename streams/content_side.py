@@ -14,7 +14,7 @@ import msgpack
 import numpy as np
 
 from serving.errors import BadMedia, ScorerUnavailable
-from serving.preprocess import decode_image
+from serving.preprocess import MediaLimits, decode_image
 from serving.requests import ProductContent, Scorer
 from streams.dead_letters import dead_letter
 from streams.emitting import Sender
@@ -41,6 +41,7 @@ class ContentSide:
     media: MediaStore
     scorer: Scorer
     encoder_version: int
+    media_limits: MediaLimits
 
     async def on_content(self, batch: Batch) -> None:
         """Encode the newest content of each product of the batch; wait for Triton as long as it takes."""
@@ -103,7 +104,7 @@ class ContentSide:
             try:
                 data = await asyncio.to_thread(self.media.open, reference)
                 if name == "image":
-                    await asyncio.to_thread(decode_image, data)
+                    await asyncio.to_thread(decode_image, data, self.media_limits)
                 media[name] = data
             except (MediaError, BadMedia) as error:
                 await self._bury(batch, message, f"{name}: {error}")

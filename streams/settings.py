@@ -35,7 +35,6 @@ class Settings(BaseSettings):
     session_timeout_s: float = 6.0
 
     redis: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    triton: str = "127.0.0.1:8001"
     media: str = "file://.freshrank/media"
     media_hosts: tuple[str, ...] = ()
 

@@ -18,15 +18,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Literal
 from zlib import crc32
 
-import faust
-
 from feature_repo import views
 from feature_repo.events import Bundle
 from feature_repo.row_store import RowStore, Space
-from serving.scorer import TritonScorer
+from serving.scorer import triton_scorer
+from serving.settings import ServingSettings
 from streams import topics
 from streams.agents import Agents
-from streams.app import make_app
+from streams.app import App, make_app
 from streams.content_side import ContentSide
 from streams.emitting import Emitter
 from streams.folding import BehaviorFolding, CatalogFolding, ContentFolding, UserFolding
@@ -103,10 +102,11 @@ class Worker:
         self._settings = settings
         self._store = RowStore(settings.redis.get_secret_value())
         self._sender = KafkaSender(settings)
-        self._scorer = TritonScorer(settings.triton)
+        self._serving = ServingSettings()
+        self._scorer = triton_scorer(self._serving)
         self._media = MediaStore(settings.media, settings.media_hosts)
         self._freshness = Freshness()
-        self._app: faust.App
+        self._app: App
         self._reached: Callable[[], Mapping[Place, int]]
         self._assigned_at: list[float] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -171,7 +171,7 @@ class Worker:
         version = bundle.models["product_encoder"]
         folded = {CONTENT: (ContentFolding(), space_of(views.PRODUCT_CONTENT, ids, str(version)))}
         app, ownership = self._owning_app(folded, emitter)
-        side = ContentSide(ownership, self._sender, self._media, self._scorer, version)
+        side = ContentSide(ownership, self._sender, self._media, self._scorer, version, self._serving.media_limits)
         Agents(app, crash).content(side)
         self._spawn(lambda: follow_models(self._settings, lambda newer: self._keep_encoder(bundle, newer)))
         return app

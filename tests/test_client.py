@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaTimeoutError
+from pydantic import SecretStr
 
 from feature_repo.events import Behavior, Heartbeat, Product, ResultSet
 from streams.client import (
@@ -275,7 +276,7 @@ def test_connection_follows_the_settings() -> None:
         kafka_kind="tansu",
         kafka_security="SASL_SSL",
         kafka_username="shop",
-        kafka_password="secret",  # type: ignore[arg-type]
+        kafka_password=SecretStr("secret"),
     )
     connection = Connection.from_settings(settings)
     assert (connection.bootstrap, connection.idempotent) == ("kafka:9093", False)

@@ -101,8 +101,13 @@ def measured(count: int, latencies_ms: Sequence[int]) -> freshness.Snapshot:
     histogram = Histogram()
     for latency_ms in latencies_ms:
         histogram.observe(latency_ms)
-    counters = {spec.name: {("",) * len(spec.labels): float(count)} for spec in COUNTERS}
-    gauges = {LAG.name: {(BEHAVIOR, "0"): 7.0}, READ_TIME.name: {(BEHAVIOR, "0"): 0.0}}
+    counters: dict[str, dict[tuple[str, ...], float]] = {
+        spec.name: {("",) * len(spec.labels): float(count)} for spec in COUNTERS
+    }
+    gauges: dict[str, dict[tuple[str, ...], float]] = {
+        LAG.name: {(BEHAVIOR, "0"): 7.0},
+        READ_TIME.name: {(BEHAVIOR, "0"): 0.0},
+    }
     gauges[MARKER.name] = {(BEHAVIOR, "0"): 5.0}
     return freshness.Snapshot(0, {("ranking", PRODUCT_CATALOG.name): histogram}, counters, gauges, {})
 

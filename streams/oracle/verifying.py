@@ -9,7 +9,9 @@ from pathlib import Path
 
 from feature_repo.row_store import Marker, RowStore, Space, StoreUnavailable
 from feature_repo.views import PRODUCT_BEHAVIOR, PRODUCT_CATALOG, PRODUCT_CONTENT, USER_BEHAVIOR, View
+from serving.preprocess import MediaLimits
 from serving.requests import Scorer
+from serving.settings import ServingSettings
 from streams import topics
 from streams.client import Connection
 from streams.dead_letters import decode_dead_letter
@@ -65,7 +67,8 @@ def verify(
     from serving.model.inprocess import InProcessScorer
 
     ids = topics.check(settings)
-    scorer = InProcessScorer(repository or REPOSITORY)
+    limits = ServingSettings().media_limits
+    scorer = InProcessScorer(repository or REPOSITORY, limits)
     media = MediaStore(settings.media, settings.media_hosts)
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
@@ -76,16 +79,18 @@ def verify(
         tails = stack.enter_context(LogReader(connection, internal, tail=True))
         store = RowStore(settings.redis.get_secret_value())
         stack.callback(lambda: runner.run(store.close()))
-        verification = Verification(settings, ids, scorer, _fetching(media))
+        verification = Verification(settings, ids, scorer, _fetching(media), limits)
         return _Waiting(runner, _Doors(log, tails, store), verification, timeout_s, progress or _silent).run()
 
 
 class Verification:
     """What was read of the log so far, and how it compares."""
 
-    def __init__(self, settings: Settings, ids: topics.TopicIds, scorer: Scorer, fetch: Fetch) -> None:
+    def __init__(
+        self, settings: Settings, ids: topics.TopicIds, scorer: Scorer, fetch: Fetch, media_limits: MediaLimits
+    ) -> None:
         self._ids = ids
-        self._expectations = Expectations(scorer, fetch)
+        self._expectations = Expectations(scorer, fetch, media_limits)
         self._expected: dict[str, Expectation] | None = None
         self.replay = Replay(ids.partitions, settings.limits, settings.media_hosts)
         #: newest record by result set id, None for a null
