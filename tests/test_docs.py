@@ -132,6 +132,17 @@ def test_the_architecture_has_every_topic() -> None:
     assert re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE) == [topic.name for topic in topics(Settings())]
 
 
+def test_every_failure_names_its_test() -> None:
+    section = ARCHITECTURE.read_text().split("## What dies")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (?!what |---)(.*)\|$", section, re.MULTILINE)
+    named = [set(re.findall(r"`(test_\w+)`", row)) for row in rows]
+    files = (ROOT / "tests" / "pipeline").glob("test_*.py")
+    there = {name for file in files for name in symbols(ast.parse(file.read_text())) if name.startswith("test_")}
+    assert len(rows) >= 8
+    assert all(named)
+    assert set().union(*named) <= there
+
+
 def test_every_dependency_has_its_reason() -> None:
     optional = [name for extra in PROJECT["optional-dependencies"].values() for name in extra]
     wanted = {re.split(r"[\[<>=~]", name)[0] for name in (*PROJECT["dependencies"], *optional)} - GIVEN
