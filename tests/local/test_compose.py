@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from serving.settings import ServingSettings
 from streams.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ def test_what_a_service_waits_for_is_there_and_not_in_a_profile(service: dict[st
 @pytest.mark.parametrize("name", [*WORKERS, "topics"])
 def test_workers_are_configured_by_settings_that_exist(name: str) -> None:
     given = {key.removeprefix("FRESHRANK_").lower() for key in SERVICES[name]["environment"]}
-    assert given <= set(Settings.model_fields)
+    assert given <= set(Settings.model_fields) | set(ServingSettings.model_fields)
 
 
 def test_each_role_has_its_worker() -> None:
