@@ -100,6 +100,8 @@ class FakeRedis:
     unanswered: int = 0
     #: rounds of the event loop that a call takes before and after it is carried out
     rounds: int = 1
+    #: seconds that the next calls take, one each
+    delays_s: list[float] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
 
     def save(self) -> dict[bytes, Any]:
@@ -138,6 +140,8 @@ class FakeRedis:
 
     async def _do(self, name: str, call: Callable[[], Any]) -> Any:
         self.calls.append(name)
+        if self.delays_s:
+            await asyncio.sleep(self.delays_s.pop(0))
         for _ in range(self.rounds):
             await asyncio.sleep(0)
         if self.away:
