@@ -1,0 +1,47 @@
+"""The Kafka side: events in, fresh rankings out. Knows serving and features; nobody knows it.
+
+    catalog ──► product side ── changed rows ──► feature-changes ──► ranking side ──► rankings
+    behavior ─►      │                │                                   ▲  ▲
+                     │                └── in batches ──► Redis ────────────┘  │
+                     └── content ──► content side                     result-sets
+
+Read in the order of the data:
+
+    records.py         the wire: topics, and the codec of everything that crosses Kafka
+    validation.py      bytes -> records, or a rejection with its reason                        (pure)
+    dead_letters.py    what was rejected, as it came, and sending it again
+    media.py           media by their sha256, and the careful fetching of addresses
+
+    product_side.py    catalog and behaviour events -> entries of rows; what is forwarded
+    folding.py         one small class a view: state + entry -> state -> feature values        (pure)
+    writing.py         the rows of one partition: fold, emit at once, flush behind, agenda
+    emitting.py        changed rows and heartbeats -> feature-changes
+    owning.py          the partitions that this process owns; where each resumes
+    content_side.py    contents of products -> vectors -> rows
+
+    minute.py          the last minute of feature-changes: what a read of the store cannot see (pure)
+    candidate_rows.py  the rows of all candidates, as arrays                                   (pure)
+    users.py           the users of live sets, and their vectors                               (pure)
+    result_sets.py     live sets, product -> sets, expiry                                      (pure)
+    reranking.py       changed rows -> dirty sets -> score request -> rankings                 (pure)
+    ranking_side.py    tables, loading, scoring, publishing; other writers
+
+    transport.py       our Faust driver: batches, seek to the marker, commit = flush
+    app.py             the Faust app
+    agents.py          one short agent per arrow of the drawing
+    reading.py         plain consumers: feature-changes, rankings read back, models
+    producing.py       the door to Kafka for what the engine sends
+    workers.py         a worker process of one role, put together
+    topics.py          the topics: made, checked, described
+    settings.py        every setting, from the environment
+    freshness.py       latencies, progress and counts; exposed and merged                      (clock passed in)
+
+    client.py          for users: publish, register result sets, read rankings
+    replay.py          a history sent through Kafka again, with the log's clock
+    demo.py            real events through a running engine
+    show.py            what a terminal shows
+    cli.py             the command `freshrank`
+    commands/          one file a verb
+    oracle/            what every ranking should be, by an offline replay
+    local/             the real parts on one machine, and the engine on them
+"""
