@@ -1,6 +1,7 @@
 """The door to Kafka for what the engine sends: one aiokafka producer, every acknowledgement awaited by somebody."""
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Callable
 
 from aiokafka import AIOKafkaProducer
 
@@ -12,10 +13,15 @@ HEADROOM_BYTES = 65_536
 
 
 class KafkaSender:
-    """`streams.emitting.Sender` over aiokafka. Idempotent where the broker can."""
+    """`streams.emitting.Sender` over aiokafka. Idempotent where the broker can.
 
-    def __init__(self, settings: Settings) -> None:
+    `on_failure` must end the process: aiokafka goes on with what follows a batch that has failed for good, and a stamp
+    that passes an event which never came would keep it out for ever.
+    """
+
+    def __init__(self, settings: Settings, on_failure: Callable[[BaseException], None]) -> None:
         self._settings = settings
+        self._on_failure = on_failure
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -46,7 +52,13 @@ class KafkaSender:
     ) -> Awaitable[object]:
         """Hand a message over; the awaitable is done once it is acknowledged."""
         assert self._producer is not None, "start() comes first"
-        ack: Awaitable[object] = await self._producer.send(
+        ack: asyncio.Future[object] = await self._producer.send(
             topic, value, key=key, partition=partition, headers=list(headers)
         )
+        ack.add_done_callback(self._look)
         return ack
+
+    def _look(self, ack: "asyncio.Future[object]") -> None:
+        error = None if ack.cancelled() else ack.exception()
+        if error is not None:
+            self._on_failure(error)

@@ -101,7 +101,7 @@ class Worker:
         self._role = role
         self._settings = settings
         self._store = RowStore(settings.redis.get_secret_value())
-        self._sender = KafkaSender(settings)
+        self._sender = KafkaSender(settings, crash)
         self._serving = ServingSettings()
         self._scorer = triton_scorer(self._serving)
         self._media = MediaStore(settings.media, settings.media_hosts)
@@ -252,6 +252,8 @@ class Worker:
                 await asyncio.wait_for(ownership.flush(), LAST_FLUSH_S)
             except TimeoutError:
                 log.warning("the last flush took longer than %s s: what it did not write is read again", LAST_FLUSH_S)
+                # what a flush that was cut had taken out (acknowledgements to wait for) is not put back
+                await ownership.drop()
 
         instance = self._settings.instance if self._settings.kafka_kind == "apache" else ""
         hooks = Hooks(
