@@ -33,6 +33,7 @@ Read in the order of the data:
     producing.py       the door to Kafka for what the engine sends
     workers.py         a worker process of one role, put together
     topics.py          the topics: made, checked, described
+    models.py          the first bundle of a cluster
     settings.py        every setting, from the environment
     freshness.py       latencies, progress and counts; exposed and merged                      (clock passed in)
 

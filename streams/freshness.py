@@ -265,13 +265,13 @@ class Freshness(Collector):
         for spec in _OF_PARTITIONS:
             self._values[spec].clear()
 
-    def serve(self, port: int = 0) -> str:
-        """Expose /metrics on loopback from a thread; the address. Port 0 takes a free one. OSError: it is taken."""
+    def serve(self, port: int = 0, host: str = "127.0.0.1") -> str:
+        """Expose /metrics from a thread; the address. Port 0 takes a free one. OSError: it is taken."""
         try:
-            self._server = start_http_server(port, addr="127.0.0.1", registry=self._registry)
+            self._server = start_http_server(port, addr=host, registry=self._registry)
         except OSError as error:
             raise OSError(error.errno, f"metrics port {port}: {error.strerror}") from None
-        return f"127.0.0.1:{self._server[0].server_port}"
+        return f"{host}:{self._server[0].server_port}"
 
     def close(self) -> None:
         """Stop exposing."""

@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     accept_gap: bool = False
     flush_s: float = 0.05
     instance: str = ""
+    #: where /metrics is served; 0 takes a free port. In a container: 0.0.0.0, and publish no port
+    metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     limits: Limits = Limits()
 

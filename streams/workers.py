@@ -120,7 +120,7 @@ class Worker:
             log.warning("%s", line)
         await self._store.check()
         await self._sender.start()
-        address = self._freshness.serve(self._settings.metrics_port)
+        address = self._freshness.serve(self._settings.metrics_port, self._settings.metrics_host)
         log.info("%s worker: metrics on %s", self._role, address)
         # 2.
         match self._role:

@@ -16,17 +16,25 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the names that were created as a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print the names of the topics that were created as a JSON list.")
 def create(as_json: bool) -> None:
-    """Create the topics that are missing. Those that are there are not touched."""
-    from streams import topics
+    """Create the topics that are missing, and put the models that come with freshrank in force if none are.
+
+    Topics that are there are not touched, nor is a bundle that is in force.
+    """
+    from serving.model.bundle import default_bundle
+    from streams import models, topics
     from streams.commands.connecting import settings
 
-    made = topics.create(settings())
+    cluster, bundle = settings(), default_bundle()
+    made = topics.create(cluster)
+    is_first = models.publish_first(cluster, bundle)
     if as_json:
         click.echo(json.dumps(made))
-    else:
-        click.echo(f"created {', '.join(made)}" if made else "all topics are there")
+        return
+    click.echo(f"created {', '.join(made)}" if made else "all topics are there")
+    if is_first:
+        click.echo(f"bundle {bundle.bundle}/{bundle.version} is in force, the first")
 
 
 @command.command()

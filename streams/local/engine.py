@@ -14,20 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from kafka import TopicPartition
-
-from feature_repo.events import Bundle
 from serving.model.bundle import REPOSITORY, default_bundle
 from serving.requests import MODELS as SERVED
-from streams import topics
-from streams.client import Connection, Publisher
+from streams import models, topics
 from streams.freshness import Snapshot, scrape
 from streams.local.part import Part, PartFailed
 from streams.local.ports import HeldPort
 from streams.local.running import Announcement, RunningEngine
 from streams.local.stack import LocalStack
 from streams.local.supervisor import Supervisor
-from streams.records import BEHAVIOR, CATALOG, CONTENT, MODELS, RESULT_SETS, USER_BEHAVIOR
+from streams.records import BEHAVIOR, CATALOG, CONTENT, RESULT_SETS, USER_BEHAVIOR
 from streams.settings import Settings
 
 READY_TIMEOUT_S = 60.0
@@ -89,7 +85,7 @@ class LocalEngine:
         # 2.
         settings = self.settings
         topics.create(settings)
-        publish_first_bundle(settings, default_bundle())
+        models.publish_first(settings, default_bundle())
         # 3.
         for role, count in self._workers.items():
             for number in range(count):
@@ -186,17 +182,3 @@ def copy_repository(tracked: Path, copy: Path) -> None:
     """A run-time copy of the model repository: exports go there, never to the tracked folder."""
     if not copy.exists():
         shutil.copytree(tracked, copy, ignore=shutil.ignore_patterns("__pycache__"))
-
-
-def publish_first_bundle(settings: Settings, bundle: Bundle) -> None:
-    """The first record of `models`, unless there is one."""
-    connection = Connection.from_settings(settings)
-    consumer = connection.consumer()
-    try:
-        place = TopicPartition(MODELS, 0)
-        if consumer.end_offsets([place])[place] > consumer.beginning_offsets([place])[place]:
-            return
-    finally:
-        consumer.close()
-    with Publisher(connection) as publisher:
-        publisher.publish(bundle)
