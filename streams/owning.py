@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from feature_repo.row_store import Marker, Space, StoreUnavailable
@@ -11,6 +12,9 @@ from streams.folding import Folding
 from streams.writing import RETRY_S, Doors, Rewind, RowWriter
 
 log = logging.getLogger(__name__)
+
+#: a store that forgot what a quiet partition wrote is noticed after this long
+CHECK_S = 5.0
 
 CANCEL_AGAIN_S = 0.1
 
@@ -78,8 +82,10 @@ class Ownership:
             offsets[topic, partition] = writer.position
             if writer.clock:
                 self._doors.emitter.pass_on({partition: writer.clock})
-            for work in (writer.run_loading, writer.run_agenda, lambda w=writer: self._run_flushing(w)):
-                self._start(work)
+            self._start(writer.run_loading)
+            self._start(writer.run_agenda)
+            self._start(partial(self._run_flushing, writer))
+            self._start(partial(self._run_checking, writer))
         return offsets
 
     async def drop(self) -> None:
@@ -146,6 +152,11 @@ class Ownership:
         while True:
             await asyncio.sleep(self._flush_s)
             await writer.flush()
+
+    async def _run_checking(self, writer: RowWriter) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            await writer.check()
 
     def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = asyncio.get_running_loop().create_task(self._watched(work))

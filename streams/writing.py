@@ -273,6 +273,10 @@ class RowWriter:
         self._freed.set()
         self._evict()
 
+    async def check(self) -> None:
+        """Rewind if the store forgot something: a quiet partition neither flushes nor loads, so it would not notice."""
+        await self._load(())
+
     async def _load(self, entities: Sequence[str]) -> Loaded:
         at_send = self._expected
         loaded: Loaded = await self._until_there(lambda: self._doors.store.load(self.space, self.partition, entities))

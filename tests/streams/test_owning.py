@@ -10,7 +10,7 @@ import pytest
 
 from feature_repo.row_store import EMISSION_LIMIT_MS, Marker, Space
 from streams.folding import BehaviorFolding, CatalogFolding
-from streams.owning import Bounds, GapInLog, Ownership, Place
+from streams.owning import CHECK_S, Bounds, GapInLog, Ownership, Place
 from streams.records import BEHAVIOR, CATALOG, decode_changes
 from tests.streams.bench import HOUR, Bench, bought, patched
 from tests.streams.loops import settle
@@ -150,6 +150,19 @@ async def test_a_store_that_forgot_asks_for_a_rewind_and_the_marker_says_where(o
     await asyncio.sleep(2 * FLUSH_S)
     assert owner.rewinds == ["marker b'' found, b'1:0' expected"]
     assert await owner.ownership.resume(at(0, 9)) == {(BEHAVIOR, 0): 0}
+
+
+async def test_a_store_that_forgot_a_quiet_partition_is_noticed(owner: Owner) -> None:
+    """Nothing is flushed and nothing loaded, but new sets would read rows that are not there."""
+    await owner.ownership.resume(at(0, 9))
+    writer = owner.ownership.writer(BEHAVIOR, 0)
+    assert writer is not None
+    await writer.take([bought("a", 0)], 1)
+    await asyncio.sleep(2 * CHECK_S)
+    assert owner.rewinds == []
+    owner.bench.redis.keys.clear()
+    await asyncio.sleep(CHECK_S)
+    assert owner.rewinds == ["marker b'' found, b'1:0' expected"]
 
 
 @pytest.mark.parametrize("how", ["rewind", "rebalance"])
