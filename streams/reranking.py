@@ -26,6 +26,7 @@ EXPLAIN = "explain"
 REQUEST_ROWS = 20_000
 
 Positions = NDArray[np.int64]
+_NEVER = np.iinfo(np.int64).max
 #: the scores of a request without rows
 NO_SCORES = Scores(np.empty(0, np.float32), np.empty((0, 0), np.float32))
 
@@ -236,11 +237,14 @@ class Reranker:
         """Take the scores of a request in; the rankings that must be published. `scores` None: the model is away."""
         start = 0
         rankings = []
+        new = None if scores is None else rounded(scores.logit)
         for live, positions, dirty in work.items:
             end = start + len(positions)
             if self.sets.by_id.get(live.id) is live:
-                if scores is not None:
-                    self._take_scores(live, positions, scores, start, end, work, times)
+                if scores is not None and new is not None:
+                    _take_scores(live, positions, new[start:end], work.prices[start:end], times)
+                    if is_explained(live):
+                        _take_contributions(live, positions, scores.contributions[start:end])
                 elif len(positions):
                     live.needs_model = True
                 ranking = self._ranking(live, dirty, work.bundle, times)
@@ -249,46 +253,34 @@ class Reranker:
             start = end
         return rankings
 
-    def _take_scores(
-        self, live: LiveSet, positions: Positions, scores: Scores, start: int, end: int, work: Work, times: Times
-    ) -> None:
-        if start == end:
-            return
-        live.scores[positions] = rounded(scores.logit[start:end])
-        live.price_scored[positions] = work.prices[start:end]
-        if live.contributions is None:
-            live.contributions = np.zeros((len(live.slots), scores.contributions.shape[1]), np.float32)
-        live.contributions[positions] = scores.contributions[start:end]
-        live.needs_model = bool(np.isnan(live.scores).any()) or (live.needs_model and len(positions) < len(live.slots))
-        live.scored_at = times.now
-
     def _ranking(self, live: LiveSet, dirty: Dirty, bundle: Bundle, times: Times) -> Ranking | None:
         rows = self.rows
         scores = self._scores(live, bundle)
         ranked = order(scores, rows.stock[live.slots])
         ranked = ranked[~rows.delisted[live.slots[ranked]]]
-        ids = tuple(rows.ids[slot] for slot in live.slots[ranked].tolist())
         published = scores[ranked].astype(np.float32)
         model_version = version_name(bundle)
         before = self.standing.get(live.id)
+        earlier, live.ranked = _earlier(live, before), ranked
         if (
             before is not None
             and not before.contested
-            and before.product_ids == ids
+            and earlier is not None
+            and np.array_equal(earlier, ranked)
             and np.array_equal(before.scores, published)
             and before.model_version == model_version
             and before.degraded == live.needs_model
         ):
             return None
-        previous = {product_id: rank for rank, product_id in enumerate(before.product_ids)} if before else {}
+        ids = tuple(live.ids[ranked].tolist())
         self.standing[live.id] = Standing(ids, published, model_version, live.needs_model)
         return Ranking(
             result_set_id=live.id,
             version=0,
             product_ids=ids,
             scores=published,
-            previous_ranks=np.array([previous.get(product_id, -1) for product_id in ids], np.int16),
-            contributions=self._contributions(live, ranked),
+            previous_ranks=_previous_ranks(earlier, len(live.slots))[ranked],
+            contributions=live.contributions[ranked] if live.contributions is not None else None,
             model_version=model_version,
             caused_by=dirty.cause,
             feature_age_ms=self._ages(live, times),
@@ -297,10 +289,6 @@ class Reranker:
             degraded=live.needs_model,
             cause_kafka_time=dirty.cause_kafka_time,
         )
-
-    def _contributions(self, live: LiveSet, ranked: Positions) -> NDArray[np.float32] | None:
-        asked = (live.registration.context or {}).get(EXPLAIN)
-        return live.contributions[ranked] if asked and live.contributions is not None else None
 
     def _scores(self, live: LiveSet, bundle: Bundle) -> NDArray[np.float64]:
         """Scores to order by: the model's, or a stopgap from the last ones, or the retrieval's."""
@@ -313,13 +301,14 @@ class Reranker:
         """Youngest and oldest age of the candidates' rows by view, by the log's clock; missing rows have none."""
         if times.log is None:
             return {}
-        ages = {}
-        for place, view in enumerate(PRODUCT_VIEWS):
-            found = self.rows.event_times[place, live.slots]
-            found = found[found > 0]
-            if len(found):
-                ages[view.name] = (max(0, times.log - int(found.max())), max(0, times.log - int(found.min())))
-        return ages
+        found = self.rows.event_times[:, live.slots]
+        newest = found.max(axis=1).tolist()
+        oldest = np.where(found > 0, found, _NEVER).min(axis=1).tolist()
+        return {
+            view.name: (max(0, times.log - newest[place]), max(0, times.log - oldest[place]))
+            for place, view in enumerate(PRODUCT_VIEWS)
+            if newest[place] > 0
+        }
 
 
 def version_name(bundle: Bundle) -> str:
@@ -330,6 +319,45 @@ def version_name(bundle: Bundle) -> str:
 def standing_of(ranking: Ranking) -> Standing:
     """What a published ranking leaves standing."""
     return Standing(ranking.product_ids, ranking.scores, ranking.model_version, ranking.degraded)
+
+
+def is_explained(live: LiveSet) -> bool:
+    """Whether the registration asked for contributions."""
+    return bool((live.registration.context or {}).get(EXPLAIN))
+
+
+def _take_scores(
+    live: LiveSet, positions: Positions, scores: NDArray[np.float64], prices: NDArray[np.int64], times: Times
+) -> None:
+    if not len(positions):
+        return
+    live.scores[positions] = scores
+    live.price_scored[positions] = prices
+    if live.needs_model:
+        live.needs_model = len(positions) < len(live.slots)
+    live.scored_at = times.now
+
+
+def _take_contributions(live: LiveSet, positions: Positions, contributions: NDArray[np.float32]) -> None:
+    if live.contributions is None:
+        live.contributions = np.zeros((len(live.slots), contributions.shape[1]), np.float32)
+    live.contributions[positions] = contributions
+
+
+def _earlier(live: LiveSet, before: Standing | None) -> Positions | None:
+    """Positions in order of rank of what stands, -1 for products that are no candidates; None without one."""
+    if before is None or live.ranked is not None:
+        return None if before is None else live.ranked
+    positions = {product_id: position for position, product_id in enumerate(live.ids.tolist())}
+    return np.array([positions.get(product_id, -1) for product_id in before.product_ids], np.int64)
+
+
+def _previous_ranks(earlier: Positions | None, candidates: int) -> NDArray[np.int16]:
+    """Rank by position in the ranking before, -1 for what was not in it: i16[candidates]."""
+    ranks = np.full(candidates + 1, -1, np.int16)  # the last place takes products that are no candidates any more
+    if earlier is not None:
+        ranks[earlier] = np.arange(len(earlier))
+    return ranks[:candidates]
 
 
 def _positions(live: LiveSet, dirty: Dirty) -> Positions:

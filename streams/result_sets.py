@@ -31,6 +31,7 @@ class LiveSet:
     registration: ResultSet
     raw: bytes
     partition: int
+    ids: NDArray[np.object_]
     slots: NDArray[np.int32]
     retrieval: NDArray[np.float32]
     #: rounded scores, NaN before the first
@@ -44,6 +45,8 @@ class LiveSet:
     #: whether the newest scores are missing or a stopgap
     needs_model: bool = True
     scored_at: int = 0
+    #: positions in order of rank of the newest ranking that was made; None before the first
+    ranked: NDArray[np.int64] | None = None
 
     @property
     def id(self) -> str:
@@ -93,6 +96,7 @@ class LiveSets:
             registration,
             raw,
             partition,
+            np.array([product_id for product_id, _ in candidates], object),
             slots,
             np.array([score for _, score in candidates], np.float32),
             np.full(len(candidates), np.nan),
