@@ -24,6 +24,7 @@ Read in the order of the data:
     users.py           the users of live sets, and their vectors                               (pure)
     result_sets.py     live sets, product -> sets, expiry                                      (pure)
     reranking.py       changed rows -> dirty sets -> score request -> rankings                 (pure)
+    repairing.py       live sets compared with the store, slowly; what it finds must be nothing
     ranking_side.py    tables, loading, scoring, publishing; other writers
 
     transport.py       our Faust driver: batches, seek to the marker, commit = flush

@@ -103,6 +103,23 @@ class CandidateRows:
         self._free.append(slot)
         return True
 
+    def is_behind(self, view: str, slot: int, blob: bytes) -> bool:
+        """Whether a row of the store is newer than what is here, and its values are other ones.
+
+        A newer row with the same values is none of a reader's business: nobody is told of it.
+        """
+        place = _PLACE[view]
+        row = unpack_fixed(VIEW_BY_NAME[view], [blob])[0]
+        if (row["version"], row["as_of"]) <= (self.versions[place, slot], self.as_ofs[place, slot]):
+            return False
+        if view == PRODUCT_CATALOG.name:
+            known = [self.price[slot], self.stock[slot], self.delisted[slot]]
+            return bool((row["ints"] != known).any())
+        if view == PRODUCT_BEHAVIOR.name:
+            return bool((row["floats"] != self.numeric[slot, 1:]).any())
+        known_numbers = np.concatenate([self.content[slot].ravel(), self.mask[slot]])
+        return bool((row["floats"] != known_numbers).any())
+
     def put(self, view: str, slot: int, blob: bytes) -> Effect:
         """Take a row that is equal or newer than what is there, by (version, as_of)."""
         place = _PLACE[view]

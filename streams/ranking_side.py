@@ -39,6 +39,7 @@ from streams.records import (
     partition_for,
     ranking_headers,
 )
+from streams.repairing import RepairWalk
 from streams.reranking import NO_SCORES, Reranker, Times, standing_of, version_name
 from streams.result_sets import LiveSet, is_expired
 from streams.settings import Settings
@@ -392,6 +393,25 @@ class RankingSide:
                 continue
             if self._doors.monotonic_ms() - begun <= READ_LIMIT_MS:
                 return blobs
+
+    async def _read_now(self, view: str, entities: Sequence[str]) -> list[bytes | None] | None:
+        """The store's rows as they are; None while it is away, or while no bundle tells where they are."""
+        if view not in self._spaces:
+            return None
+        try:
+            return await self._doors.store.read(self._spaces[view], entities)
+        except StoreUnavailable:
+            return None
+
+    def repair_walk(self) -> RepairWalk:
+        """The walk that compares the live sets with the store."""
+        return RepairWalk(
+            lambda: self._reranker,
+            self._read_now,
+            self._apply,
+            self._freshness.count_repairs,
+            self._doors.monotonic_ms,
+        )
 
     # --- rank ------------------------------------------------------------------------------------------------------
 

@@ -213,6 +213,7 @@ class Worker:
         self._spawn(side.run_loading)
         self._spawn(side.run_ranking)
         self._spawn(side.run_probing)
+        self._spawn(side.repair_walk().run)
         return self._app
 
     # --- parts of roles --------------------------------------------------------------------------------------------
