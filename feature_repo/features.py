@@ -199,12 +199,8 @@ def _prune(state: BehaviorState) -> None:
 
 def window(buckets: dict[int, list[int]], newest_bucket: int, length: int) -> list[int]:
     """Sums of the columns over the buckets in (newest_bucket - length, newest_bucket]."""
-    sums = [0] * COLUMNS
-    for bucket, counts in buckets.items():
-        if newest_bucket - length < bucket <= newest_bucket:
-            for column, count in enumerate(counts):
-                sums[column] += count
-    return sums
+    inside = [counts for bucket, counts in buckets.items() if newest_bucket - length < bucket <= newest_bucket]
+    return [sum(column) for column in zip(*inside, strict=True)] if inside else [0] * COLUMNS
 
 
 def behavior_values(state: BehaviorState, as_of: int) -> list[float]:
