@@ -37,6 +37,8 @@ SHIRT_SET: Final = f"search:{shirts.QUERY}"
 USER_EVERY: Final = 4
 #: a query finds so many products; less is asked of a catalogue that has too few such queries
 LEAST_MATCHES: Final = (CANDIDATES, 50, 20, 5, 1)
+#: events of the past that workers fold in a second, at the least
+FOLDED_PER_S: Final = 2_000
 #: how long a reader waits for news before it looks whether it should end
 LOOK_S: Final = 0.25
 #: differences that are shown when the oracle finds some
@@ -84,8 +86,8 @@ class DemoOptions:
 
     data: Path | None = None
     sets: int = 200
-    events: int | None = 8_000
-    speed: Speed = field(default_factory=lambda: Speed(events_per_s=200))
+    events: int | None = 6_000
+    speed: Speed = field(default_factory=lambda: Speed(events_per_s=150))
     seed: int = 2
     #: longest time for the lists to get their order, and to come to rest
     patience_s: float = 90.0
@@ -226,7 +228,7 @@ def perform(scene: Scene, console: Console, options: DemoOptions, hooks: Hooks, 
         doors.registrar.register(result_set)
     doors.registrar.flush()
     with progress(console, "first order of each list") as report:
-        board.settle(report)
+        board.settle(report, extra_s=len(scene.past) / FOLDED_PER_S)
     first, features, before = dict(board.table), hooks.features(products), hooks.measured()
     # 3. and 4. The rankings are read while they are made: there may be very many.
     ended, abandoned = threading.Event(), threading.Event()
@@ -297,15 +299,20 @@ class Board:
         self.heard = 0.0
 
     def settle(
-        self, report: Report, ended: threading.Event | None = None, abandoned: threading.Event | None = None
+        self,
+        report: Report,
+        ended: threading.Event | None = None,
+        abandoned: threading.Event | None = None,
+        extra_s: float = 0.0,
     ) -> list[int]:
         """Read until every list has an order made by the model and nothing comes any more, but not before `ended`.
 
         Returns the times in ms from price changes to the rankings that they brought about. Raises DemoError when that
-        takes too long (from `ended` on), or when it is `abandoned`.
+        takes too long (from `ended` on; `extra_s` more than usual), or when it is `abandoned`.
         """
         latencies: list[int] = []
-        patience = Patience(self._patience_s, ended)
+        patience_s = self._patience_s + extra_s
+        patience = Patience(patience_s, ended)
         quiet_since = time.monotonic()
         while True:
             last_look = ended is None or ended.is_set()  # asked before: what comes while it ends must still be read
@@ -314,7 +321,7 @@ class Board:
                 latencies += self._take(news)
                 report(len(self.table), len(self._names), 0)
                 if patience.is_over():
-                    raise DemoError(f"the lists did not come to rest within {self._patience_s:.0f} s")
+                    raise DemoError(f"the lists did not come to rest within {patience_s:.0f} s")
             if abandoned is not None and abandoned.is_set():
                 raise DemoError("the replay was given up")
             waiting = self._names - {name for name, ranking in self.table.items() if not ranking.degraded}
@@ -323,7 +330,7 @@ class Board:
             if waiting and patience.is_over():
                 raise DemoError(
                     f"{len(waiting)} of {len(self._names)} lists have no order by the model "
-                    f"after {self._patience_s:.0f} s, among them {min(waiting)}"
+                    f"after {patience_s:.0f} s, among them {min(waiting)}"
                 )
 
     def _take(self, news: FreshRanking | ClosedSet) -> list[int]:

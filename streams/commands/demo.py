@@ -38,9 +38,9 @@ AFTER = (
 @click.command()
 @click.option("--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="An Online Retail file (CSV, plain or gzip).  [default: the slice in examples/]")  # fmt: skip
-@click.option("--events", type=click.IntRange(1), default=8_000, show_default=True,
-              help="How many events of the last week are replayed.")  # fmt: skip
-@click.option("--speed", type=click.FloatRange(0, min_open=True), default=200, show_default=True,
+@click.option("--events", type=click.IntRange(1), default=6_000, show_default=True,
+              help="How many events of the last week are replayed; all, if it has no more.")  # fmt: skip
+@click.option("--speed", type=click.FloatRange(0, min_open=True), default=150, show_default=True,
               help="Events a second.")  # fmt: skip
 @click.option("--sets", type=click.IntRange(1, 2_000), default=200, show_default=True,
               help="Live result sets of 100 products each, beside that of the shirts.")  # fmt: skip

@@ -41,9 +41,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def engine(shop: Path) -> Iterator[LocalEngine]:
-    """One engine for all verbs; live heartbeats."""
+    """One engine for all verbs; live heartbeats. What its supervisor says would mix with what a verb prints."""
+    said: list[str] = []
     workers = {"product": 1, "content": 1, "ranking": 1}
-    local = LocalEngine(shop / ".freshrank" / "run", kafka_home(), workers=workers, heartbeats="owner", say=print)
+    local = LocalEngine(shop / ".freshrank" / "run", kafka_home(), workers=workers, heartbeats="owner", say=said.append)
     with local.running():
         local.wait_until_consuming()
         yield local

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -53,3 +54,24 @@ def test_help_and_workers_import_nothing_heavy() -> None:
 
 def test_the_version(invoke: Invoke) -> None:
     assert "version" in invoke("--version").output
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
+
+
+@pytest.mark.parametrize(("name", "command"), commands(), ids=[name for name, _ in commands()])
+def test_the_page_has_every_verb_and_option(name: str, command: click.Command) -> None:
+    if isinstance(command, click.Group):
+        return
+    heading, _, rest = PAGE.read_text().partition(f"### `freshrank {name}")
+    section = rest.partition("###")[0]
+    assert heading
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    missing = [f"`{option.opts[0]}` | {_about(option)}" for option in options]
+    assert [line for line in missing if line not in section] == []
+    assert section.count("\n| `--") == len(options)
+
+
+def _about(option: click.Option) -> str:
+    """Its help up to the default, which the page writes in its own way."""
+    return (option.help or "").partition("  [default:")[0].rstrip(".")

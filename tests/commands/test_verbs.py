@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from serving.model.bundle import REPOSITORY, weights_file
+from serving.requests import MODELS
 from streams.client import Connection, Outbox
 from streams.local.engine import LocalEngine
 from streams.records import CATALOG
@@ -193,6 +196,10 @@ def test_everything_is_equal_to_the_oracle(invoke: Invoke) -> None:
     assert "no result set nobody's was registered or ranked" in unknown.stderr
 
 
+def test_nothing_of_this_ended_a_worker(in_shop: LocalEngine) -> None:
+    assert [worker.last_end for worker in in_shop.supervisor.status()] == [None, None, None]
+
+
 def test_the_environment_goes_before_the_folder(
     invoke: Invoke, in_shop: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,3 +224,15 @@ def test_a_worker_whose_metrics_port_is_used(in_shop: LocalEngine) -> None:
         )
     assert worker.returncode == 1
     assert f"metrics port {port}: Address already in use" in worker.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("registered")
+def test_exported_weights_come_into_force(invoke: Invoke, tmp_path: Path) -> None:
+    for model in MODELS:
+        shutil.copy(weights_file(REPOSITORY, model, 1), tmp_path / f"{model}.safetensors")
+    bundle = json.loads(invoke("export", tmp_path, "--serve", "--json").stdout)
+    assert bundle["models"] == dict.fromkeys(MODELS, 2)
+    report = json.loads(invoke("verify", "--timeout", "60", "--json").stdout)
+    assert report["ok"], report
+    (ranking,) = objects(invoke("rankings", "home:anna", "--json").stdout)
+    assert ranking["model_version"] == "default/2"
