@@ -11,7 +11,7 @@ import msgpack
 
 from feature_repo.row import unpack_row
 from feature_repo.row_store import Marker, RowWrite, Space, Stored
-from feature_repo.views import VIEW_BY_NAME, VIEWS
+from feature_repo.views import PRODUCT_CONTENT, VIEW_BY_NAME, VIEWS
 from streams.freshness import Freshness
 from streams.owning import Bounds
 from streams.ranking_side import Doors, Published, RankingSide
@@ -50,14 +50,17 @@ class RankingBench:
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     partitions: int = 1
     offset: int = 0
-    read_back: int = 0
+    #: the rows of product_content are known once a bundle says which encoder made them
+    spaces: dict[str, Space] = field(
+        default_factory=lambda: {name: space for name, space in SPACES.items() if name != PRODUCT_CONTENT.name}
+    )
     side: RankingSide = field(init=False)
 
     def __post_init__(self) -> None:
         store = FakeRowStore(self.redis)
         doors = Doors(store, self.scorer, self.sender, lambda: HOUR, loop_ms, self.crashes.append, self.rereads.append)
         counts = {"behavior": CLOCKS, RESULT_SETS: self.partitions}
-        self.side = RankingSide(Settings(), doors, SPACES, Freshness(), counts)
+        self.side = RankingSide(Settings(), doors, self.spaces, Freshness(), counts)
         for work in (self.side.run_loading(), self.side.run_ranking(), self.side.run_probing()):
             self.start(work)
 
@@ -79,6 +82,11 @@ class RankingBench:
         places = [(RESULT_SETS, partition) for partition in range(self.partitions)]
         await self.side.resume({place: Bounds(0, end, committed) for place in places}, generation)
 
+    def bundle(self) -> None:
+        """The first record of `models`."""
+        self.spaces[PRODUCT_CONTENT.name] = SPACES[PRODUCT_CONTENT.name]
+        self.side.on_bundle(BUNDLE)
+
     def clock(self, time: int = HOUR) -> None:
         """A heartbeat on every partition of `behavior`."""
         self.side.on_clock(dict.fromkeys(range(CLOCKS), time))
@@ -86,7 +94,7 @@ class RankingBench:
     async def ready(self) -> None:
         """Own partition 0 of empty topics, with a bundle, a clock and all of `feature-changes` read."""
         await self.assign()
-        self.side.on_bundle(BUNDLE)
+        self.bundle()
         self.side.on_caught_up()
         self.side.on_rankings_read(0)
         self.clock()

@@ -328,6 +328,21 @@ def test_without_a_model_the_last_scores_are_corrected_by_the_price(lists: Lists
     assert np.allclose(ranking.scores, [4.5, 3.1])
 
 
+def test_what_is_scored_after_a_stopgap_is_scored_whole(lists: Lists) -> None:
+    """One change comes before anybody has noticed that the model is back: no other row keeps its stopgap."""
+    lists.register("s", [("a", 5.0), ("b", 5.1)])
+    lists.rank()
+    lists.price("b", 2000)
+    lists.rank(away=True)
+    lists.price("a", 1000)
+    work = lists.take()
+    assert work.request is not None
+    assert work.request.rows == 2
+    (ranking,) = lists.apply(work)
+    assert not ranking.degraded
+    assert np.allclose(ranking.scores, [4.0, 3.1])
+
+
 def test_sold_out_comes_last_without_a_model_too(lists: Lists) -> None:
     lists.register("s", [("a", 1.0), ("b", 3.0)])
     lists.change(catalog_row("b", 0, stock=0))

@@ -185,6 +185,18 @@ async def test_the_marker_waits_for_every_acknowledgement(bench: Bench) -> None:
     assert await bench.marker(writer) == Marker(1)
 
 
+async def test_a_row_is_written_after_its_emission_was_acknowledged(bench: Bench) -> None:
+    writer = bench.writer()
+    bench.sender.held = True
+    await bench.take(writer, bought("a", 0))
+    flush = asyncio.create_task(writer.flush())
+    await settle()
+    assert "write" not in bench.redis.calls
+    bench.sender.release()
+    await flush
+    assert await bench.marker(writer) == Marker(1)
+
+
 async def test_an_output_that_fails_for_good_keeps_the_marker(bench: Bench) -> None:
     writer = bench.writer()
     await bench.take(writer, bought("a", 0))
@@ -251,6 +263,21 @@ async def test_a_conflict_is_mended_with_what_was_pending(bench: Bench) -> None:
     (row,) = await bench.stored(ours, "a")
     assert row is not None
     assert (row.stamps, row.floats[0]) == ({0: 0, 1: 0}, 11.0)
+
+
+async def test_a_conflict_in_any_script_of_a_flush_keeps_the_marker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "ROWS_PER_SCRIPT", 1)
+    ours, theirs = bench.writer(), bench.writer(partition=1, doors=bench.new_doors())
+    await bench.take(ours, bought("a", 0), bought("b", 1), bought("c", 2))
+    await bench.take(theirs, bought("a", 0, partition=1))
+    await theirs.flush()
+    await ours.flush()
+    assert None not in await bench.stored(ours, "b", "c")
+    assert await bench.marker(ours) is None
+    await ours.flush()
+    assert await bench.marker(ours) == Marker(3)
 
 
 async def test_entries_that_come_while_a_conflict_is_mended_are_not_lost(bench: Bench) -> None:
