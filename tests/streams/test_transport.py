@@ -1,0 +1,245 @@
+"""The drain: it alone reads and seeks, and nothing from before a seek reaches an agent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from faust.types import TP
+
+from streams.agents import Agents
+from streams.owning import Bounds, Place
+from streams.settings import Settings
+from streams.transport import Batch, Consumer, Hooks, Message
+from tests.streams.loops import settle
+
+A, B = TP("t", 0), TP("t", 1)
+
+
+def record(offset: int) -> SimpleNamespace:
+    return SimpleNamespace(
+        offset=offset, key=b"k", value=b"%d" % offset, timestamp=offset + 1000, timestamp_type=0, headers=()
+    )
+
+
+class DrivenConsumer(Consumer):
+    """The consumer without Kafka: fetches are queued by the test, seeks are written down."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self.app = cast(Any, SimpleNamespace(consumer_generation_id=1, should_stop=False))
+        self.transport = cast(Any, SimpleNamespace(hooks=hooks))
+        self.fetches: asyncio.Queue[dict[TP, list[SimpleNamespace]]] = asyncio.Queue()
+        self.delivered: list[Batch] = []
+        self.seeks: list[dict[TP, int]] = []
+        self.partitions = {A, B}
+        self.flow_active = True
+        self.suspend_flow = cast(Any, asyncio.Event())
+        self._committed_offset = {}
+        #: called with each batch that is delivered; by default it is done at once
+        self.on_batch: Callable[[Batch], None] = lambda batch: batch.done.set()
+
+    @property
+    def should_stop(self) -> bool:
+        return False
+
+    def assignment(self) -> set[TP]:
+        return self.partitions
+
+    def _get_active_partitions(self) -> set[TP]:
+        return self.partitions
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        return dict.fromkeys(partitions, 2)
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        return dict.fromkeys(partitions, 9)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        return {A: 4}
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        self.seeks.append(dict(partitions))
+
+    async def _wait_next_records(self, timeout: float) -> Any:
+        return await self.fetches.get(), None
+
+    async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:
+        tasks = [asyncio.ensure_future(coro) for coro in coros]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+    async def callback(self, message: Any) -> None:
+        self.delivered.append(message.value)
+        self.on_batch(message.value)
+
+    def seen(self) -> list[tuple[int, list[int]]]:
+        """(partition, offsets) of everything that was delivered."""
+        return [(batch.partition, [m.offset for m in batch.messages]) for batch in self.delivered]
+
+
+@dataclass
+class Drive:
+    """A drain that runs, and an owner that always answers with what the test has set."""
+
+    offsets: dict[Place, int] = field(default_factory=lambda: {("t", 0): 5, ("t", 1): 7})
+    asked: list[tuple[dict[Place, Bounds], int]] = field(default_factory=list)
+    crashes: list[BaseException] = field(default_factory=list)
+    during_resume: Callable[[], None] = lambda: None
+    consumer: DrivenConsumer = field(init=False)
+
+    def __post_init__(self) -> None:
+        async def resume(bounds: Mapping[Place, Bounds], generation: int) -> Mapping[Place, int]:
+            self.asked.append((dict(bounds), generation))
+            self.during_resume()
+            return {place: offset for place, offset in self.offsets.items() if place in bounds}
+
+        async def nothing(*_: object) -> None:
+            return None
+
+        hooks = Hooks(Settings(kafka_kind="apache"), resume, nothing, dict, nothing, self.crashes.append)
+        self.consumer = DrivenConsumer(hooks)
+        fetcher = SimpleNamespace(should_stop=False)
+        self.task = asyncio.get_running_loop().create_task(self.consumer._drain_messages(fetcher))
+
+    async def fetch(self, fetched: dict[TP, list[int]]) -> None:
+        records = {tp: [record(offset) for offset in offsets] for tp, offsets in fetched.items()}
+        self.consumer.fetches.put_nowait(records)
+        await settle()
+
+
+@pytest.fixture
+async def drive() -> Drive:
+    made = Drive()
+    await settle()
+    return made
+
+
+async def test_the_owner_is_asked_before_anything_is_read(drive: Drive) -> None:
+    bounds = {("t", 0): Bounds(2, 9, 4), ("t", 1): Bounds(2, 9, -1)}
+    assert drive.asked == [(bounds, 1)]
+    assert drive.consumer.seeks == [{A: 5, B: 7}]
+    assert drive.consumer.delivered == []
+
+
+async def test_a_fetch_of_a_partition_is_one_batch(drive: Drive) -> None:
+    await drive.fetch({A: [5, 6, 8], B: [7]})
+    first, second = drive.consumer.delivered
+    assert (first.topic, first.partition, first.epoch, first.next_offset) == ("t", 0, 1, 9)
+    assert first.messages[0] == Message(5, b"k", b"5", 1005, ())
+    assert second.next_offset == 8
+    assert drive.consumer.read_times == {("t", 0): 1008, ("t", 1): 1007}
+
+
+async def test_the_next_batch_waits_until_the_last_is_done(drive: Drive) -> None:
+    drive.consumer.on_batch = lambda batch: None
+    await drive.fetch({A: [5], B: [7]})
+    assert drive.consumer.seen() == [(0, [5])]
+    drive.consumer.delivered[0].done.set()
+    await settle()
+    assert drive.consumer.seen() == [(0, [5]), (1, [7])]
+
+
+async def test_a_rewind_during_a_fetch_drops_the_rest_of_it(drive: Drive) -> None:
+    def rewind(batch: Batch) -> None:
+        drive.consumer.request_seek()
+        batch.done.set()
+
+    drive.consumer.on_batch = rewind
+    await drive.fetch({A: [5], B: [7]})
+    assert drive.consumer.seen() == [(0, [5])]
+    assert drive.consumer.seeks == [{A: 5, B: 7}] * 2
+    drive.consumer.on_batch = lambda batch: batch.done.set()
+    await drive.fetch({A: [5]})
+    assert drive.consumer.delivered[-1].epoch == 2
+
+
+async def test_a_rebalance_lets_go_of_a_batch_that_is_not_done(drive: Drive) -> None:
+    """An agent may be waiting for the store: the drain must not wait for it when the partitions go."""
+    drive.consumer.on_batch = lambda batch: None
+    await drive.fetch({A: [5], B: [7]})
+    drive.consumer.flow_active = False
+    drive.consumer.suspend_flow.set()
+    await settle()
+    await drive.fetch({B: [7]})
+    assert drive.consumer.seen() == [(0, [5])], "nothing is delivered while the flow is suspended"
+    assert len(drive.asked) == 1, "nor is the owner asked"
+    drive.consumer.suspend_flow.clear()
+    drive.consumer.flow_active = True
+    drive.consumer.partitions = {B}
+    await drive.consumer.perform_seek()
+    await drive.fetch({})
+    assert drive.consumer.seeks[-1] == {B: 7}
+    assert drive.consumer.epoch == 2
+
+
+@pytest.mark.parametrize("what", ["generation", "rewind"])
+async def test_an_answer_that_was_overtaken_is_asked_for_again(what: str) -> None:
+    drive = Drive()
+
+    def overtake() -> None:
+        drive.during_resume = lambda: None
+        if what == "rewind":
+            drive.consumer.request_seek()
+        else:
+            drive.consumer.app.consumer_generation_id += 1
+
+    drive.during_resume = overtake
+    await settle()
+    assert len(drive.asked) == 2
+    assert drive.consumer.seeks == [{A: 5, B: 7}]
+    assert drive.consumer.epoch == 2
+
+
+async def test_an_owner_without_partitions_is_told_so(drive: Drive) -> None:
+    drive.consumer.partitions = set()
+    drive.consumer.request_seek()
+    await drive.fetch({})
+    assert drive.asked[-1] == ({}, 1)
+    assert len(drive.consumer.seeks) == 1
+
+
+async def test_what_fails_in_the_drain_ends_the_process(drive: Drive) -> None:
+    def fail() -> None:
+        raise ValueError("the log was cut")
+
+    drive.during_resume = fail
+    drive.consumer.request_seek()
+    await drive.fetch({})
+    assert [str(error) for error in drive.crashes] == ["the log was cut"]
+
+
+# --- agents --------------------------------------------------------------------------------------------------------
+
+
+async def handle(drive: Drive, handler: Callable[[Batch], Awaitable[None]], epoch: int) -> Batch:
+    app = SimpleNamespace(consumer=drive.consumer)
+    batch = Batch("t", 0, [Message(5, None, None, 0, ())], epoch)
+    await Agents(cast(Any, app), drive.crashes.append)._handle(handler, batch)
+    return batch
+
+
+async def test_an_agent_handles_batches_of_this_epoch_only(drive: Drive) -> None:
+    handled: list[Batch] = []
+
+    async def take(batch: Batch) -> None:
+        handled.append(batch)
+
+    assert (await handle(drive, take, epoch=0)).done.is_set()
+    assert handled == []
+    batch = await handle(drive, take, epoch=1)
+    assert handled == [batch]
+    assert batch.done.is_set()
+
+
+async def test_no_exception_leaves_an_agent_and_every_one_ends_the_process(drive: Drive) -> None:
+    async def fail(batch: Batch) -> None:
+        raise RuntimeError("no such thing")
+
+    batch = await handle(drive, fail, epoch=1)
+    assert batch.done.is_set()
+    assert [str(error) for error in drive.crashes] == ["no such thing"]
