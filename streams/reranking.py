@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from feature_repo.events import Bundle, ResultSet
 from feature_repo.views import EMBEDDING_DIM, PRODUCT_CONTENT, USER_BEHAVIOR
 from serving.ranking import degraded_scores, order, rounded
-from serving.requests import ScoreRequest, Scores
+from serving.requests import CONTRIBUTIONS, ScoreRequest, Scores
 from streams.candidate_rows import PRODUCT_VIEWS, CandidateRows, Effect
 from streams.records import Cause, Change, Ranking
 from streams.result_sets import Dirty, LiveSet, LiveSets, Standing
@@ -28,7 +28,7 @@ REQUEST_ROWS = 20_000
 Positions = NDArray[np.int64]
 _NEVER = np.iinfo(np.int64).max
 #: the scores of a request without rows
-NO_SCORES = Scores(np.empty(0, np.float32), np.empty((0, 0), np.float32))
+NO_SCORES = Scores(np.empty(0, np.float32), np.empty((0, len(CONTRIBUTIONS)), np.float32))
 
 
 @dataclass(frozen=True, slots=True)
