@@ -133,7 +133,7 @@ if CLIENT is not None:  # where Compose is not installed, the tests above are th
     def test_composes_own_client_accepts_it(profile: str) -> None:
         """`config` resolves the file without an engine."""
         done = subprocess.run(
-            [*CLIENT, "--profile", profile, "config", "--quiet"],
+            [*(CLIENT or ()), "--profile", profile, "config", "--quiet"],
             cwd=ROOT,
             env={**os.environ, "REDIS_PASSWORD": "secret", "GRAFANA_PASSWORD": "secret"},
             capture_output=True,
