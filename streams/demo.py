@@ -37,8 +37,6 @@ SHIRT_SET: Final = f"search:{shirts.QUERY}"
 USER_EVERY: Final = 4
 #: a query finds so many products; less is asked of a catalogue that has too few such queries
 LEAST_MATCHES: Final = (CANDIDATES, 50, 20, 5, 1)
-#: events of the past that workers fold in a second, at the least
-FOLDED_PER_S: Final = 2_000
 #: how long a reader waits for news before it looks whether it should end
 LOOK_S: Final = 0.25
 #: differences that are shown when the oracle finds some
@@ -91,6 +89,8 @@ class DemoOptions:
     seed: int = 2
     #: longest time for the lists to get their order, and to come to rest
     patience_s: float = 90.0
+    #: what a busy machine folds of the past, events a second: so much longer the first order may take
+    folded_per_s: float = 2_000
     #: they have come to rest when none was published for so long
     rest_s: float = 2.0
 
@@ -228,7 +228,7 @@ def perform(scene: Scene, console: Console, options: DemoOptions, hooks: Hooks, 
         doors.registrar.register(result_set)
     doors.registrar.flush()
     with progress(console, "first order of each list") as report:
-        board.settle(report, extra_s=len(scene.past) / FOLDED_PER_S)
+        board.settle(report, extra_s=len(scene.past) / options.folded_per_s)
     first, features, before = dict(board.table), hooks.features(products), hooks.measured()
     # 3. and 4. The rankings are read while they are made: there may be very many.
     ended, abandoned = threading.Event(), threading.Event()

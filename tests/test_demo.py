@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -30,7 +31,7 @@ from streams.replay import Speed
 from streams.show import Snapshot, list_table, movement, progress, reasons
 
 COUNTERS = (RECORDS_IN, ROWS_WRITTEN, RANKINGS_OUT, ROWS_SCORED, ROWS_RESCORE)
-OPTIONS = DemoOptions(sets=8, events=300, speed=Speed(), patience_s=0.2, rest_s=0.05)
+OPTIONS = DemoOptions(sets=8, events=300, speed=Speed(), patience_s=0.2, rest_s=0.05, folded_per_s=math.inf)
 
 
 @dataclass
