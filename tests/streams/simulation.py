@@ -313,6 +313,7 @@ class Simulation:
         self.scorer = FakeScorer()
         self.snapshot: dict[bytes, Any] = {}
         self.crashes: list[BaseException] = []
+        self._pending: list[asyncio.Task[None]] = []
         self._generation = 1
         self.log.append(MODELS, records.encode_record(BUNDLE), b"default", 0)
         self.product = ProductProcess(self.log, self.redis)
@@ -341,8 +342,16 @@ class Simulation:
                 self.ranking.owns = False
                 self.ranking = self._new_ranking()
         if overlap_s:
-            await asyncio.sleep(overlap_s)
-            await self._bury(old)
+            self.later(overlap_s, self._bury(old))
+
+    def later(self, delay_s: float, work: Coroutine[Any, Any, None]) -> None:
+        """Go on, and do this when its time has come."""
+
+        async def wait() -> None:
+            await asyncio.sleep(delay_s)
+            await work
+
+        self._pending.append(asyncio.get_running_loop().create_task(wait()))
 
     def beat(self, minutes: int) -> None:
         """The log's clock moves on, and every partition of `behavior` hears of it."""
@@ -352,5 +361,6 @@ class Simulation:
             self.log.append(BEHAVIOR, beat, None, partition)
 
     async def stop(self) -> None:
+        await asyncio.gather(*self._pending)
         for process in (self.product, self.content, self.ranking):
             await self._bury(process)
