@@ -10,17 +10,18 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from feature_repo.events import Bundle, ResultSet
 from feature_repo.row import kafka_time_of
-from feature_repo.row_store import RowStore, Space, StoreUnavailable
+from feature_repo.row_store import RowStore, Space
 from feature_repo.views import USER_BEHAVIOR, VIEW_BY_NAME
 from serving.errors import ScorerUnavailable
 from serving.requests import Scorer
 from streams.candidate_rows import PRODUCT_VIEWS
 from streams.emitting import Sender
 from streams.freshness import Freshness
+from streams.loading import StoredRows
 from streams.minute import Minute
 from streams.owning import Bounds, Place
 from streams.product_side import bury
@@ -30,7 +31,6 @@ from streams.records import (
     RANKINGS,
     RESULT_SETS,
     Change,
-    Headers,
     Ranking,
     decode_headers,
     decode_ranking,
@@ -43,48 +43,13 @@ from streams.repairing import RepairWalk
 from streams.reranking import NO_SCORES, Reranker, Times, standing_of, version_name
 from streams.result_sets import LiveSet, is_expired
 from streams.settings import Settings
+from streams.tables import Published, Tables
 from streams.transport import Batch
 from streams.validation import Decoded, decode
 
 log = logging.getLogger(__name__)
 
-#: a read of rows that took longer is repeated: the minute might not cover it
-READ_LIMIT_MS = 20_000
-READ_ROWS = 500
-RETRY_S = 0.2
 PROBE_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A record of `rankings` as it was read back."""
-
-    partition: int
-    result_set_id: str
-    value: bytes | None
-    headers: Headers
-
-
-@dataclass(slots=True)
-class Tables:
-    """What is known of one owned partition: the last record of every key, until both topics were read to the end."""
-
-    partition: int
-    end: int
-    committed: int
-    generation: int
-    read_to: int = 0
-    registrations: dict[str, tuple[ResultSet, bytes] | None] = field(default_factory=dict)
-    rankings: dict[str, bytes | None] = field(default_factory=dict)
-    highest_epoch: int = 0
-    rankings_read: bool = False
-    active: bool = False
-    epoch: int = 0
-    counter: int = 0
-
-    def next_version(self) -> int:
-        self.counter += 1
-        return self.epoch << EPOCH_BITS | self.counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +78,7 @@ class RankingSide:
     ) -> None:
         self._settings = settings
         self._doors = doors
-        self._spaces = spaces
+        self._stored = StoredRows(doors.store, spaces, doors.monotonic_ms)
         self._freshness = freshness
         self._partitions = partitions
         self.writer = b""
@@ -248,7 +213,7 @@ class RankingSide:
 
     def _activate(self, tables: Tables) -> None:
         """Both tables are read: this worker now speaks for the partition."""
-        if tables.active or not tables.rankings_read or tables.read_to < tables.end:
+        if tables.active or not tables.are_read:
             return
         tables.active = True
         tables.epoch = max(tables.generation, tables.highest_epoch + 1)
@@ -373,41 +338,16 @@ class RankingSide:
         for change in self.minute.watch(hashes):
             self._apply(change)
 
-    async def _read(self, reranker: Reranker, wanted: Sequence[tuple[str, Iterable[str]]]) -> None:
+    async def _read(self, reranker: Reranker, wanted: Iterable[tuple[str, Iterable[str]]]) -> None:
         for view, entities in wanted:
-            names = sorted(entities)
-            for start in range(0, len(names), READ_ROWS):
-                some = names[start : start + READ_ROWS]
-                for entity, blob in zip(some, await self._read_rows(view, some), strict=True):
-                    if blob is not None:
-                        reranker.apply_change(Change(view, entity, blob), 0)
-
-    async def _read_rows(self, view: str, entities: Sequence[str]) -> list[bytes | None]:
-        while True:
-            begun = self._doors.monotonic_ms()
-            try:
-                blobs = await self._doors.store.read(self._spaces[view], entities)
-            except StoreUnavailable as error:
-                log.warning("waiting for the store: %s", error)
-                await asyncio.sleep(RETRY_S)
-                continue
-            if self._doors.monotonic_ms() - begun <= READ_LIMIT_MS:
-                return blobs
-
-    async def _read_now(self, view: str, entities: Sequence[str]) -> list[bytes | None] | None:
-        """The store's rows as they are; None while it is away, or while no bundle tells where they are."""
-        if view not in self._spaces:
-            return None
-        try:
-            return await self._doors.store.read(self._spaces[view], entities)
-        except StoreUnavailable:
-            return None
+            for entity, blob in await self._stored.read(view, entities):
+                reranker.apply_change(Change(view, entity, blob), 0)
 
     def repair_walk(self) -> RepairWalk:
         """The walk that compares the live sets with the store."""
         return RepairWalk(
             lambda: self._reranker,
-            self._read_now,
+            self._stored.read_now,
             self._apply,
             self._freshness.count_repairs,
             self._doors.monotonic_ms,

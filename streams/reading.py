@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from feature_repo.events import Bundle
-from streams.ranking_side import Published, RankingSide
+from streams.ranking_side import RankingSide
 from streams.records import FEATURE_CHANGES, MODELS, RANKINGS, decode_changes
 from streams.settings import Settings
+from streams.tables import Published
 from streams.transport import Batch, Message
 from streams.validation import Decoded, decode
 

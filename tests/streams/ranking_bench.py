@@ -14,7 +14,7 @@ from feature_repo.row_store import Marker, RowWrite, Space, Stored
 from feature_repo.views import PRODUCT_CONTENT, VIEW_BY_NAME, VIEWS
 from streams.freshness import Freshness
 from streams.owning import Bounds
-from streams.ranking_side import Doors, Published, RankingSide
+from streams.ranking_side import Doors, RankingSide
 from streams.records import (
     RANKINGS,
     RESULT_SETS,
@@ -27,6 +27,7 @@ from streams.records import (
     entity_hash,
 )
 from streams.settings import Settings
+from streams.tables import Published
 from streams.transport import Batch, Message
 from tests.streams.bench import HOUR
 from tests.streams.fakes import REDIS_EPOCH_MS, FakeRedis, FakeRowStore, FakeScorer, RecordingSender, Sent, loop_ms

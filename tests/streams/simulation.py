@@ -32,9 +32,10 @@ from streams.oracle.replaying import Message as OracleMessage
 from streams.owning import Bounds, Ownership, Place
 from streams.product_side import ProductSide
 from streams.ranking_side import Doors as RankingDoors
-from streams.ranking_side import Published, RankingSide
+from streams.ranking_side import RankingSide
 from streams.records import BEHAVIOR, CATALOG, CONTENT, FEATURE_CHANGES, MODELS, RANKINGS, RESULT_SETS, Headers
 from streams.settings import Settings
+from streams.tables import Published
 from streams.transport import Batch, Message
 from streams.writing import Doors
 from tests.streams.bench import HOUR

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from msgspec import structs
 
+from streams.loading import READ_LIMIT_MS
 from streams.minute import KEEP_MS
-from streams.ranking_side import READ_LIMIT_MS
 from streams.records import DEAD_LETTER, RANKINGS, decode_headers, encode_ranking, encode_record, partition_for
 from streams.transport import Batch, Message
 from tests.streams.bench import HOUR
