@@ -194,7 +194,7 @@ def test_the_python_of_the_readme_runs(
     found = blocks(README, "python")
     for block in found:
         exec(compile(block, "README.md", "exec"), names)
-    assert len(found) == 3
+    assert len(found) == 2
     order, facts = capsys.readouterr().out.splitlines()
     assert sorted(product_id for _, product_id, _, _ in ast.literal_eval(order)) == ["tee-1", "tee-2"]
     assert facts.endswith("False")  # not degraded

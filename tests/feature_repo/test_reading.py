@@ -165,10 +165,10 @@ async def test_the_clock_is_the_newest_heartbeat_of_the_log(store: RowStore, rea
 
 @pytest.mark.parts
 async def test_an_expired_row_is_not_read(store: RowStore, reader: RowReader) -> None:
-    await serve(store, PRODUCT_BEHAVIOR, ["a"], clock=BASE + PRODUCT_BEHAVIOR.ttl_ms + 1)
+    await serve(store, PRODUCT_BEHAVIOR, ["a"], clock=BASE + USER_BEHAVIOR.ttl_ms + 1)
     await serve(store, USER_BEHAVIOR, ["u"])
-    assert reader.read(PRODUCT_BEHAVIOR, ["a"]).blobs == [None]
-    assert reader.read(USER_BEHAVIOR, ["u"]).blobs == [blob_of(USER_BEHAVIOR, 1)], "users have a longer ttl"
+    assert reader.read(USER_BEHAVIOR, ["u"]).blobs == [None]
+    assert reader.read(PRODUCT_BEHAVIOR, ["a"]).blobs == [blob_of(PRODUCT_BEHAVIOR, 1)], "products have a longer ttl"
 
 
 @pytest.mark.parts
