@@ -24,7 +24,7 @@ Read in the order of the data:
     users.py           the users of live sets, and their vectors                               (pure)
     result_sets.py     live sets, product -> sets, expiry                                      (pure)
     reranking.py       changed rows -> dirty sets -> score request -> rankings                 (pure)
-    tables.py          what stands in an owned partition of result-sets and rankings            (pure)
+    tables.py          what stands in an owned partition of result-sets and rankings           (pure)
     loading.py         rows of the store for new sets, in bulk, again when a read took too long
     repairing.py       live sets compared with the store, slowly; what it finds must be nothing
     ranking_side.py    tables, loading, scoring, publishing; other writers

@@ -103,6 +103,10 @@ class CandidateRows:
         self._free.append(slot)
         return True
 
+    def version(self, view: str, slot: int) -> int:
+        """Version of the row that is here, 0 without one."""
+        return int(self.versions[_PLACE[view], slot])
+
     def is_behind(self, view: str, slot: int, blob: bytes) -> bool:
         """Whether a row of the store is newer than what is here, and its values are other ones.
 

@@ -33,17 +33,16 @@ from streams.records import (
     Change,
     Ranking,
     decode_headers,
-    decode_ranking,
     encode_ranking,
     entity_hash,
     partition_for,
     ranking_headers,
 )
 from streams.repairing import RepairWalk
-from streams.reranking import NO_SCORES, Reranker, Times, standing_of, version_name
+from streams.reranking import NO_SCORES, Reranker, Times, version_name
 from streams.result_sets import LiveSet, is_expired
 from streams.settings import Settings
-from streams.tables import Published, Tables
+from streams.tables import Published, Tables, standing_in
 from streams.transport import Batch
 from streams.validation import Decoded, decode
 
@@ -193,12 +192,12 @@ class RankingSide:
                 self._overwrite(tables, record)
 
     def _overwrite(self, tables: Tables, record: Published) -> None:
-        theirs = None if record.value is None else decode_ranking(record.value)
+        theirs = None if record.value is None else standing_in(record.result_set_id, record.value)
         if record.result_set_id in self._reranker.sets.by_id or self._is_awaited(record.result_set_id):
             self._reranker.contest(record.result_set_id, theirs)
             self._wake.set()
         elif theirs is not None:
-            self._reranker.standing[record.result_set_id] = standing_of(theirs)
+            self._reranker.standing[record.result_set_id] = theirs
             self._withdraw(tables, record.result_set_id)
 
     def _is_awaited(self, result_set_id: str) -> bool:
@@ -219,7 +218,8 @@ class RankingSide:
         tables.epoch = max(tables.generation, tables.highest_epoch + 1)
         self._newest_epoch = max(self._newest_epoch, tables.epoch)
         for result_set_id, value in tables.rankings.items():
-            self._reranker.standing[result_set_id] = None if value is None else standing_of(decode_ranking(value))
+            standing = None if value is None else standing_in(result_set_id, value)
+            self._reranker.standing[result_set_id] = standing
         for result_set_id in tables.rankings:
             if tables.registrations.get(result_set_id) is None:
                 self._withdraw(tables, result_set_id)

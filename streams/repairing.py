@@ -23,15 +23,22 @@ class Suspects:
     """Rows whose values in the store are newer, and since when (monotonic ms) that is known. Pure."""
 
     def __init__(self) -> None:
-        self._since: dict[tuple[str, str], int] = {}
+        self._since: dict[tuple[str, str], tuple[int, int]] = {}
 
-    def see(self, now: int, view: str, compared: Iterable[tuple[str, bool]]) -> Iterator[str]:
-        """(entity, whether the store is ahead) of one view; yields the entities that have been behind for a minute."""
-        for entity, is_behind in compared:
+    def see(self, now: int, view: str, compared: Iterable[tuple[str, int | None]]) -> Iterator[str]:
+        """(entity, version known here if the store is ahead of it, else None) of one view.
+
+        Yields the entities of which nothing newer has come for a minute, though the store had it.
+        """
+        for entity, known in compared:
             name = (view, entity)
-            if not is_behind:
+            if known is None:
                 self._since.pop(name, None)
-            elif now - self._since.setdefault(name, now) > KEEP_MS:
+                continue
+            since, version = self._since.setdefault(name, (now, known))
+            if version != known:
+                self._since[name] = (now, known)  # news did come, and the store is ahead again: a busy row
+            elif now - since > KEEP_MS:
                 del self._since[name]
                 yield entity
 
@@ -75,8 +82,11 @@ class RepairWalk:
                 return
             found = {product: blob for product, blob in zip(products, blobs, strict=True) if blob is not None}
             slots = {product: rows.slots[product] for product in found if product in rows.slots}
-            compared = ((product, rows.is_behind(view.name, slot, found[product])) for product, slot in slots.items())
-            for product in self._suspects.see(self._monotonic_ms(), view.name, list(compared)):
+            compared = [
+                (product, rows.version(view.name, slot) if rows.is_behind(view.name, slot, found[product]) else None)
+                for product, slot in slots.items()
+            ]
+            for product in self._suspects.see(self._monotonic_ms(), view.name, compared):
                 log.error("repaired: %s of %s was behind the store for a minute", view.name, product)
                 self._count(view.name, 1)
                 self._take(Change(view.name, product, found[product]))

@@ -148,12 +148,12 @@ class Reranker:
             dirty = self._dirty[result_set_id] = Dirty(cause=cause, cause_kafka_time=kafka_time)
         dirty.add(positions)
 
-    def contest(self, result_set_id: str, theirs: Ranking | None) -> None:
+    def contest(self, result_set_id: str, theirs: Standing | None) -> None:
         """Another writer wrote `theirs` (None: a null) after what stands: the next ranking is published in any case.
 
         Kept with what stands, not with what is dirty, so that it outlives a set that is loaded or replaced meanwhile.
         """
-        before = self.standing.get(result_set_id) or (None if theirs is None else standing_of(theirs))
+        before = self.standing.get(result_set_id) or theirs
         if before is not None:
             self.standing[result_set_id] = replace(before, contested=True)
         if result_set_id in self.sets.by_id:

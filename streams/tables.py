@@ -1,9 +1,16 @@
 """What stands in an owned partition of `result-sets` and `rankings`: the topic is the table. Pure."""
 
+import logging
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from feature_repo.events import ResultSet
-from streams.records import EPOCH_BITS, Headers
+from streams.records import EPOCH_BITS, Headers, decode_ranking
+from streams.reranking import standing_of
+from streams.result_sets import Standing
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +53,12 @@ class Tables:
         """(epoch, counter) in one integer, above every one before."""
         self.counter += 1
         return self.epoch << EPOCH_BITS | self.counter
+
+
+def standing_in(result_set_id: str, value: bytes) -> Standing:
+    """What a record of `rankings` leaves standing. One that nobody can read is replaced by what should."""
+    try:
+        return standing_of(decode_ranking(value))
+    except (ValueError, KeyError, TypeError) as error:
+        log.error("rankings: the record of %s cannot be read and is replaced: %r", result_set_id, error)
+        return Standing((), np.empty(0, np.float32), "", False, contested=True)

@@ -329,6 +329,18 @@ async def test_another_writers_record_is_answered_with_what_should_stand(
     assert ready.rereads == []
 
 
+@pytest.mark.parametrize("value", [b"", b"\xc1", b"\x80", b"\x01"])
+async def test_a_record_that_nobody_can_read_is_replaced(ready: RankingBench, value: bytes) -> None:
+    """While it is followed, and when it stands in the table that an owner begins with."""
+    await ready.register("s", ["a", "b"])
+    await ready.foreign("s", value, epoch=0)
+    assert ready.published() == [("s", ("a", "b")), ("s", ("a", "b"))]
+    await own(ready, registered("s", "a", "b"))
+    await read_tables(ready, {"s": value, "gone": value}, epoch=1)
+    await settle(200)
+    assert sorted(ready.published()[2:]) == [("gone", None), ("s", ("a", "b"))]
+
+
 async def test_ones_own_record_is_not_answered(ready: RankingBench) -> None:
     await ready.register("s", ["a", "b"])
     ready.read(ready.log()[0])

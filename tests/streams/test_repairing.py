@@ -121,9 +121,16 @@ async def test_sets_that_are_gone_or_not_loaded_are_passed_over(world: World) ->
 
 def test_suspects_forget_what_was_told() -> None:
     suspects = Suspects()
-    assert list(suspects.see(0, "view", [("a", True), ("b", True)])) == []
-    assert list(suspects.see(KEEP_MS + 1, "view", [("a", True), ("b", False)])) == ["a"]
-    assert list(suspects.see(KEEP_MS + 2, "view", [("a", True), ("b", True)])) == []
+    assert list(suspects.see(0, "view", [("a", 1), ("b", 1)])) == []
+    assert list(suspects.see(KEEP_MS + 1, "view", [("a", 1), ("b", None)])) == ["a"]
+    assert list(suspects.see(KEEP_MS + 2, "view", [("a", 1), ("b", 1)])) == []
+
+
+def test_a_busy_row_that_is_behind_twice_was_not_missed() -> None:
+    suspects = Suspects()
+    assert list(suspects.see(0, "view", [("a", 1)])) == []
+    assert list(suspects.see(KEEP_MS + 1, "view", [("a", 2)])) == []
+    assert list(suspects.see(2 * KEEP_MS + 2, "view", [("a", 2)])) == ["a"]
 
 
 def test_behaviour_and_content_are_compared_by_value() -> None:

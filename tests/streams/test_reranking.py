@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streams import reranking
-from streams.records import Ranking, encode_record
+from streams.records import encode_record
 from streams.reranking import standing_of
 from streams.result_sets import Standing
 from tests.streams.bench import HOUR
@@ -390,15 +390,15 @@ def test_without_a_bundle_nothing_is_ranked(lists: Lists) -> None:
 # --- what stands ---------------------------------------------------------------------------------------------------
 
 
-def theirs(*product_ids: str) -> Ranking:
+def theirs(*product_ids: str) -> Standing:
     lists = Lists()
     ranked(lists, *product_ids)
-    return lists.published[-1]
+    return standing_of(lists.published[-1])
 
 
 def test_what_stands_already_is_not_published_again(lists: Lists) -> None:
     """A new owner that computes what the last one had published says nothing."""
-    lists.reranker.standing["s"] = standing_of(theirs("a", "b"))
+    lists.reranker.standing["s"] = theirs("a", "b")
     lists.register("s", ["a", "b"])
     assert lists.rank() == []
     lists.register("s", ["a", "b", "c"])
@@ -427,7 +427,7 @@ def test_another_writers_record_is_answered_with_what_should_stand(lists: Lists,
 @pytest.mark.parametrize("when", ["before it is registered", "while it is loaded", "while it is scored"])
 def test_another_writers_record_is_answered_whenever_it_comes(lists: Lists, when: str) -> None:
     """What stands is what this set will be ranked to: without the contest nothing would be published."""
-    lists.reranker.standing["s"] = standing_of(theirs("a", "b"))
+    lists.reranker.standing["s"] = theirs("a", "b")
     if when == "before it is registered":
         lists.reranker.contest("s", theirs("b"))
     found = registration("s", ["a", "b"])
