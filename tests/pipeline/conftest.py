@@ -49,15 +49,29 @@ def shop(engine: LocalEngine, _numbers: Iterator[int], request: pytest.FixtureRe
 
 
 Verify = Callable[[], None]
+#: what the oracle said after each test: (test, line)
+verdicts: list[tuple[str, str]] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what the oracle said after each fault."""
+    if verdicts:
+        terminalreporter.section("the oracle after each fault")
+        for test, line in verdicts:
+            terminalreporter.write_line(f"{test:<45} {line}")
 
 
 @pytest.fixture
-def verify(engine: LocalEngine) -> Verify:
+def verify(engine: LocalEngine, request: pytest.FixtureRequest) -> Verify:
     """Assert that every list, row and dead letter is what the offline replay says."""
     from streams.oracle import verify as ask
 
     def check() -> None:
         report = ask(engine.settings, timeout_s=120.0)
+        events = f"{report.events_counted} events counted, {report.events_doubled} doubled"
+        rows = f"rows {report.rows_equal} of {report.rows_compared}"
+        letters = f"dead letters {report.dead_letters_found} of {report.dead_letters_expected}"
+        verdicts.append((request.node.name, f"{report.line}; {events}; {rows}; {letters}"))
         assert report.ok, report.to_json()
         assert report.result_sets > 0
 
