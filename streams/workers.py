@@ -108,6 +108,8 @@ class Worker:
         self._freshness = Freshness()
         self._app: App
         self._reached: Callable[[], Mapping[Place, int]]
+        #: newest heartbeats of the owned partitions of `behavior`; only the product role has any
+        self._heartbeats: Callable[[], Mapping[int, int]] = dict
         self._assigned_at: list[float] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
@@ -161,6 +163,7 @@ class Worker:
             self._settings, ownership, emitter, self._sender, self._media, self._freshness, ids.partitions
         )
         Agents(app, crash).product(side)
+        self._heartbeats = lambda: ownership.clocks(BEHAVIOR)
         self._spawn(side.run_clock)
         if self._settings.heartbeats == "owner":
             self._spawn(lambda: side.run_heartbeats(now_ms))
@@ -281,6 +284,8 @@ class Worker:
                 lag = max(0, consumer.end_of((topic, partition)) - marker)
                 read_ms = consumer.read_times.get((topic, partition), started)
                 self._freshness.set_partition(topic, partition, marker=marker, lag=lag, read_ms=read_ms)
+            for partition, event_time in self._heartbeats().items():
+                self._freshness.set_heartbeat(partition, event_time)
             await asyncio.sleep(PROGRESS_S)
 
     def _settle(self) -> None:

@@ -7,7 +7,9 @@ import pytest
 
 from feature_repo.events import Behavior, Product
 from streams.client import Connection, RankingsReader
+from streams.freshness import HEARTBEAT
 from streams.local.engine import LocalEngine
+from streams.local.process import wait_until
 from tests.parts import kafka_home
 from tests.pipeline.conftest import Verify
 from tests.pipeline.shop import Shop
@@ -22,6 +24,8 @@ def test_quiet_run(engine: LocalEngine, shop: Shop, verify: Verify) -> None:
     with shop.trading(engine.settings):
         pass
     verify()
+    told = {(str(partition),): shop.ends_ms / 1000 for partition in range(engine.settings.partitions)}
+    assert wait_until(lambda: engine.snapshot().gauges.get(HEARTBEAT.name) == told, 10.0)
 
 
 @pytest.mark.parametrize("role", ["product", "content", "ranking"])
