@@ -3,7 +3,7 @@
 Read in the order of the data:
 
     events.py        product and behaviour events as frozen structs
-    features.py      state + event -> state; state + as_of -> feature values      (pure)
+    features/        state + event -> state; state + as_of -> feature values      (pure)
     views.py         the feature views as plain data: names, dtypes, ttl, input topic, SLO
     row.py           what a reader gets of one row: header, numbers, stamps, strings in one blob
     row_store.py     rows, stamps, agenda and markers in Redis: one script to write, one to read

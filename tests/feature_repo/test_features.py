@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from feature_repo import features
 from feature_repo.events import Attribute, Behavior, Product
-from feature_repo.features import BehaviorState, CatalogState, ContentState, Order, UserState
+from feature_repo.features import BehaviorState, CatalogState, ContentState, Order, UserState, counting
 from feature_repo.views import (
     DAY_MS,
     HOUR_MS,
@@ -165,7 +165,7 @@ def test_a_double_is_told_by_the_state_after_it_was_packed_and_read_again() -> N
     event = Behavior(type="click", event_id="e", product_id="p", event_time=BASE)
     state = features.unpack_behavior(features.pack_behavior(folded([event])))
     assert not features.fold_behavior(state, event)
-    assert state.totals[features.CLICKED] == 1
+    assert state.totals[counting.CLICKED] == 1
 
 
 def test_a_double_more_than_ten_minutes_later_cannot_be_told() -> None:
@@ -173,7 +173,7 @@ def test_a_double_more_than_ten_minutes_later_cannot_be_told() -> None:
     later = Behavior(type="click", event_id="f", product_id="p", event_time=BASE + features.REMEMBER_MS)
     state = folded([event, later])
     assert features.fold_behavior(state, event)
-    assert state.totals[features.CLICKED] == 3
+    assert state.totals[counting.CLICKED] == 3
 
 
 @given(behaviors())

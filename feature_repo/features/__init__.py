@@ -1,0 +1,105 @@
+"""Pure functions: state + event -> state, state + as_of -> feature values. Engine and oracle share nothing else.
+
+Counts are integers in event-time buckets, pruned by the row's own newest event time, so any order of the same events
+gives the same bits. Nothing here looks at a clock.
+
+    catalog.py    patches -> price, stock, title ...: last writer wins, per field
+    behavior.py   events of a product -> sales, clicks, views in windows
+    user.py       events of a user -> the last of them, and totals
+    content.py    vectors of a product
+    counting.py   what one event adds to the counts
+    repeats.py    what a publisher sent twice
+    rounding.py   three significant digits
+    packing.py    states as bytes
+"""
+
+from feature_repo.features.behavior import (
+    CTR_CLICKS,
+    CTR_VIEWS,
+    HOUR_BUCKETS,
+    HOUR_WINDOWS,
+    MINUTE_BUCKETS,
+    MINUTE_WINDOWS,
+    BehaviorState,
+    behavior_values,
+    fold_behavior,
+    next_change,
+    pack_behavior,
+    unpack_behavior,
+    window,
+)
+from feature_repo.features.catalog import (
+    CONTENT_FIELDS,
+    PATCH_FIELDS,
+    CatalogState,
+    Order,
+    catalog_ints,
+    catalog_strings,
+    content_of,
+    current,
+    delisting,
+    fold_product,
+    pack_catalog,
+    unpack_catalog,
+)
+from feature_repo.features.content import ContentState, content_values, pack_content, unpack_content
+from feature_repo.features.counting import COLUMNS, counts_of
+from feature_repo.features.repeats import REMEMBER_MS, event_key, is_repeated, remembered
+from feature_repo.features.rounding import three_digits
+from feature_repo.features.user import (
+    HISTORY_EVENTS,
+    UserEvent,
+    UserState,
+    fold_user,
+    pack_user,
+    unpack_user,
+    user_history,
+    user_values,
+)
+
+__all__ = [
+    "COLUMNS",
+    "CONTENT_FIELDS",
+    "CTR_CLICKS",
+    "CTR_VIEWS",
+    "HISTORY_EVENTS",
+    "HOUR_BUCKETS",
+    "HOUR_WINDOWS",
+    "MINUTE_BUCKETS",
+    "MINUTE_WINDOWS",
+    "PATCH_FIELDS",
+    "REMEMBER_MS",
+    "BehaviorState",
+    "CatalogState",
+    "ContentState",
+    "Order",
+    "UserEvent",
+    "UserState",
+    "behavior_values",
+    "catalog_ints",
+    "catalog_strings",
+    "content_of",
+    "content_values",
+    "counts_of",
+    "current",
+    "delisting",
+    "event_key",
+    "fold_behavior",
+    "fold_product",
+    "fold_user",
+    "is_repeated",
+    "next_change",
+    "pack_behavior",
+    "pack_catalog",
+    "pack_content",
+    "pack_user",
+    "remembered",
+    "three_digits",
+    "unpack_behavior",
+    "unpack_catalog",
+    "unpack_content",
+    "unpack_user",
+    "user_history",
+    "user_values",
+    "window",
+]

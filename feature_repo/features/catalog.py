@@ -1,0 +1,85 @@
+"""A product as the shop describes it: last writer wins, per field."""
+
+from msgspec import UNSET, Struct
+
+from feature_repo.events import Product
+from feature_repo.features.packing import pack, unpack
+from feature_repo.views import UNKNOWN
+
+#: (event_time, offset, partition, place in the message): the later one wins a field
+Order = tuple[int, int, int, int]
+
+PATCH_FIELDS = (
+    "title", "description", "brand", "category", "attributes", "price", "currency", "stock",
+    "image", "video", "audio", "delisted",
+)  # fmt: skip
+CONTENT_FIELDS = ("title", "description", "brand", "category", "attributes", "image", "video", "audio")
+
+
+class CatalogState(Struct):
+    """Per field the winning value and its order; `newest` is the newest event time (ms) of the row."""
+
+    fields: dict[str, tuple[Order, object]] = {}
+    newest: int = 0
+
+
+def fold_product(state: CatalogState, patch: Product, order: Order) -> bool:
+    """Last writer wins, per field. True when a content field changed its value."""
+    content = False
+    state.newest = max(state.newest, patch.event_time)
+    for name in PATCH_FIELDS:
+        value = getattr(patch, name)
+        if value is UNSET:
+            continue
+        known = state.fields.get(name)
+        if known is None or order > known[0]:
+            content |= name in CONTENT_FIELDS and (known[1] if known else None) != value
+            state.fields[name] = (order, value)
+    return content
+
+
+def current(state: CatalogState, name: str) -> object:
+    """The value of a field now; None when it was never set or was cleared."""
+    known = state.fields.get(name)
+    return None if known is None else known[1]
+
+
+def catalog_ints(state: CatalogState) -> list[int]:
+    """price, stock, delisted: in the order of views.PRODUCT_CATALOG."""
+    price, stock = current(state, "price"), current(state, "stock")
+    return [
+        price if isinstance(price, int) else UNKNOWN,
+        stock if isinstance(stock, int) else UNKNOWN,
+        int(current(state, "delisted") is True),
+    ]
+
+
+def catalog_strings(state: CatalogState) -> list[str]:
+    """title, brand, category, currency: in the order of views.PRODUCT_CATALOG."""
+    category = current(state, "category")
+    return [
+        str(current(state, "title") or ""),
+        str(current(state, "brand") or ""),
+        " > ".join(category) if isinstance(category, list) else "",
+        str(current(state, "currency") or ""),
+    ]
+
+
+def content_of(state: CatalogState) -> dict[str, object]:
+    """The whole content of a product, without the fields that are missing."""
+    found = {name: current(state, name) for name in CONTENT_FIELDS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def delisting(product_id: str, event_time: int) -> Product:
+    """What a null value on `catalog` means."""
+    return Product(product_id=product_id, event_time=event_time, delisted=True)
+
+
+def pack_catalog(state: CatalogState) -> bytes:
+    return pack([state.newest, [[name, *entry] for name, entry in sorted(state.fields.items())]])
+
+
+def unpack_catalog(data: bytes) -> CatalogState:
+    newest, fields = unpack(data)
+    return CatalogState({name: (tuple(order), value) for name, order, value in fields}, newest)
