@@ -5,7 +5,7 @@ Read in the order of the data:
     requests.py      the nouns: score request, scores, product content, and what a scorer can do
     errors.py        what may go wrong, and what the pipeline should do about it
     settings.py      the address of Triton, time limits, limits on media
-    preprocess.py    text -> ids, picture bytes -> pixels, on the client's side              (pure)
+    preprocess/      text and attributes -> ids, media bytes -> numbers, on the client's side     (pure)
     users.py         the last events of a user -> one vector                                 (pure)
     scorer.py        the door to Triton
     ranking.py       scores and stock -> order; what to do without a model                   (pure)

@@ -10,7 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 #: packages whose docstring is a map; the other ones say what their files have in common
-MAPPED = ("feature_repo", "feature_repo/features", "serving", "serving/model", "streams", "streams/local", "streams/oracle")
+MAPPED = (
+    "feature_repo",
+    "feature_repo/features",
+    "serving",
+    "serving/model",
+    "serving/preprocess",
+    "streams",
+    "streams/local",
+    "streams/oracle",
+)
 UNMAPPED = {"serving/datasets", "streams/commands"}
 #: a line of a map: names first, then two spaces, then what stands there
 LINE = re.compile(r"^ *((?:\w+(?:\.py|/) ?)+) {1,}\S", re.MULTILINE)
