@@ -11,9 +11,11 @@ from typing import Literal
 Dtype = Literal["int64", "float32", "string", "bytes"]
 
 #: content modalities in the order of the ranker's `content[N, M, D]` and `mask[N, M]`
-MODALITIES = ("text", "image", "video", "audio")
-#: D, the width of every content, query and user vector
+MODALITIES = ("text", "image", "video", "audio", "attributes")
+#: D, the width of every content and query vector
 EMBEDDING_DIM = 32
+#: U, the width of a user vector
+USER_DIM = EMBEDDING_DIM
 #: int64 fields carry this where a value is unknown or cleared
 UNKNOWN = -1
 
@@ -152,5 +154,5 @@ NUMERIC_FIELDS = ("price", *(field.name for field in PRODUCT_BEHAVIOR.fields))
 
 def input_hash() -> str:
     """Hash of the order of the ranker's inputs; a bundle made for another order is refused at load."""
-    text = f"{NUMERIC_FIELDS}|{MODALITIES}|{EMBEDDING_DIM}"
+    text = f"{NUMERIC_FIELDS}|{MODALITIES}|{EMBEDDING_DIM}|{USER_DIM}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,16 +1,17 @@
 """The nouns of serving: what is asked of a model and what it answers.
 
-Q queries, N candidate rows, D = EMBEDDING_DIM, M modalities in the order of MODALITIES, F = len(NUMERIC_FIELDS).
+Q queries, N candidate rows, D = EMBEDDING_DIM, U = USER_DIM, M modalities in the order of MODALITIES, F = len(NUMERIC_FIELDS).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS
+from feature_repo.events import Attribute
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, USER_DIM
 
 Floats: TypeAlias = NDArray[np.float32]
 Ints: TypeAlias = NDArray[np.int32]
@@ -31,7 +32,7 @@ class ScoreRequest:
     """
 
     query: Floats  # [Q, D], zeros without a query
-    user: Floats  # [Q, D], zeros without a known user
+    user: Floats  # [Q, U], zeros without a known user
     content: Floats  # [N, M, D]
     mask: Floats  # [N, M], 1 where the modality is there
     numeric: Floats  # [N, F]
@@ -60,6 +61,7 @@ class ProductContent:
     description: str = ""
     brand: str = ""
     category: tuple[str, ...] = ()
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
     image: bytes | None = None
     video: bytes | None = None
     audio: bytes | None = None
@@ -108,7 +110,7 @@ def empty_request(queries: int, rows: int) -> ScoreRequest:
     numeric[:, NUMERIC_FIELDS.index("price")] = -1
     return ScoreRequest(
         query=np.zeros((queries, EMBEDDING_DIM), np.float32),
-        user=np.zeros((queries, EMBEDDING_DIM), np.float32),
+        user=np.zeros((queries, USER_DIM), np.float32),
         content=np.zeros((rows, len(MODALITIES), EMBEDDING_DIM), np.float32),
         mask=np.zeros((rows, len(MODALITIES)), np.float32),
         numeric=numeric,

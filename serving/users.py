@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.views import EMBEDDING_DIM
+from feature_repo.views import USER_DIM
 
 #: What an event says about taste: for, against, nothing. Signs only: how much taste counts is learned by the ranker,
 #: and a return takes back its purchase. An impression is the shop's choice, not the shopper's.
@@ -26,12 +26,12 @@ EVENT_WEIGHTS: Final[Mapping[str, float]] = {
 def user_vector(
     history: Sequence[tuple[str, str, int | None, int]], text_vectors: Mapping[str, NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Weighted mean [D] of the text vectors of the products of `history`, zeros when there is none.
+    """Weighted mean [U] of the text vectors of the products of `history`, zeros when there is none.
 
     `history` is [(type, product_id, position, event_time)], oldest first; it is summed in that order, in float64.
     Products without a vector are skipped.
     """
-    total = np.zeros(EMBEDDING_DIM, np.float64)
+    total = np.zeros(USER_DIM, np.float64)
     mass = 0.0
     for kind, product_id, _position, _event_time in history:
         weight = EVENT_WEIGHTS[kind]

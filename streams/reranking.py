@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.events import Bundle, ResultSet
-from feature_repo.views import EMBEDDING_DIM, PRODUCT_CONTENT, USER_BEHAVIOR
+from feature_repo.views import EMBEDDING_DIM, PRODUCT_CONTENT, USER_BEHAVIOR, USER_DIM
 from serving.ranking import degraded_scores, order, rounded
 from serving.requests import CONTRIBUTIONS, ScoreRequest, Scores
 from streams.candidate_rows import PRODUCT_VIEWS, CandidateRows, Effect
@@ -214,8 +214,9 @@ class Reranker:
     def _request(self, scored: Sequence[tuple[LiveSet, Positions]], slots: Positions) -> ScoreRequest | None:
         if not scored:
             return None
-        nobody = np.zeros(EMBEDDING_DIM, np.float32)
-        query = [nobody if live.query_vector is None else live.query_vector for live, _ in scored]
+        nobody = np.zeros(USER_DIM, np.float32)
+        unasked = np.zeros(EMBEDDING_DIM, np.float32)
+        query = [unasked if live.query_vector is None else live.query_vector for live, _ in scored]
         user = [
             nobody if live.registration.user_id is None else self.users.vector(live.registration.user_id)
             for live, _ in scored

@@ -90,7 +90,7 @@ class Users:
         self._users[user_id].vector = None
 
     def vector(self, user_id: str) -> NDArray[np.float32]:
-        """f32[D]: zeros for a user without history."""
+        """f32[U]: zeros for a user without history."""
         row = self._users[user_id]
         if row.vector is None:
             known = {p: s for p, s in row.slots.items() if self._rows.mask[s, _TEXT] > 0}

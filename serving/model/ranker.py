@@ -1,13 +1,13 @@
 """The ranker: cached vectors and live numbers -> a click-through logit. All that a price change costs.
 
-N rows, Q queries, D = EMBEDDING_DIM, M modalities, F = len(NUMERIC_FIELDS), K = len(CONTRIBUTIONS), H = FUSED_DIM.
+N rows, Q queries, D = EMBEDDING_DIM, U = USER_DIM, M modalities, F = len(NUMERIC_FIELDS), K = len(CONTRIBUTIONS), H = FUSED_DIM.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, USER_DIM
 from serving.requests import CONTRIBUTIONS
 
 FUSED_DIM = 48
@@ -46,8 +46,8 @@ class Ranker(nn.Module):
         self.sales = UnitVector(len(NUMERIC_FIELDS) - 1)
         self.retrieval = UnitVector(1)
         self.weights = nn.Parameter(torch.full((len(CONTRIBUTIONS),), FIRST_WEIGHT))
-        self.context = nn.Linear(2 * EMBEDDING_DIM, FUSED_DIM)
-        self.context_hidden = nn.Linear(2 * EMBEDDING_DIM, HIDDEN)
+        self.context = nn.Linear(EMBEDDING_DIM + USER_DIM, FUSED_DIM)
+        self.context_hidden = nn.Linear(EMBEDDING_DIM + USER_DIM, HIDDEN)
         self.context_out = nn.Linear(HIDDEN, FUSED_DIM, bias=False)
 
     def forward(
@@ -60,7 +60,7 @@ class Ranker(nn.Module):
         retrieval: Tensor,
         set_index: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """query [Q, D], user [Q, D], content [N, M, D], mask [N, M], numeric [N, F] raw, retrieval [N],
+        """query [Q, D], user [Q, U], content [N, M, D], mask [N, M], numeric [N, F] raw, retrieval [N],
         set_index [N] -> logit [N], contributions [N, K]"""
         head = self.head(query, user).index_select(0, set_index.long())
         parts = self.parts(content, mask, numeric, retrieval)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from feature_repo.events import Bundle, ResultSet
 from feature_repo.features import UserState, behavior_values, catalog_ints, content_of
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, PRODUCT_CATALOG, UNKNOWN
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, PRODUCT_CATALOG, UNKNOWN, USER_DIM
 from serving.errors import BadMedia
 from serving.preprocess import MediaLimits, decode_image
 from serving.ranking import Doubles, order, rounded
@@ -118,13 +118,13 @@ class Expectations:
         version: int,
     ) -> dict[str, Floats]:
         """Logits by result set id, each in order of product id."""
-        nobody = np.zeros(EMBEDDING_DIM, np.float32)
+        unasked, nobody = np.zeros(EMBEDDING_DIM, np.float32), np.zeros(USER_DIM, np.float32)
         candidates = [sorted(one.candidates) for one in sets]
         counts = [len(some) for some in candidates]
         flat = [candidate for some in candidates for candidate in some]
         slots = np.array([rows.slots[product_id] for product_id, _ in flat])
         request = ScoreRequest(
-            query=np.stack([nobody if one.query is None else queries[one.query] for one in sets]),
+            query=np.stack([unasked if one.query is None else queries[one.query] for one in sets]),
             user=np.stack([nobody if one.user_id is None else users[one.user_id] for one in sets]),
             content=rows.content[slots],
             mask=rows.mask[slots],
@@ -183,7 +183,8 @@ class Expectations:
     def _product(self, product_id: str, content: Mapping[str, Any]) -> ProductContent:
         """The content as it is encoded; a medium that is missing or broken is a missing modality."""
         texts = {name: content[name] for name in ("title", "description", "brand") if name in content}
-        product = ProductContent(product_id, category=tuple(content.get("category", ())), **texts)
+        category, attributes = tuple(content.get("category", ())), content.get("attributes", {})
+        product = ProductContent(product_id, category=category, attributes=attributes, **texts)
         image, video, audio = (self._medium(name, content.get(name)) for name in MEDIA_FIELDS)
         return replace(product, image=image, video=video, audio=audio)
 

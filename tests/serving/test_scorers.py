@@ -108,7 +108,7 @@ async def test_an_unknown_product_gets_a_score(scorer: Scorer) -> None:
 async def test_products_are_unit_vectors_where_the_mask_is_one(scorer: Scorer) -> None:
     vectors = await scorer.encode_products(PRODUCTS)
     assert vectors.content.shape == (len(PRODUCTS), len(MODALITIES), EMBEDDING_DIM)
-    assert vectors.mask.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    assert vectors.mask.tolist() == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
     np.testing.assert_allclose(np.linalg.norm(vectors.content, axis=2), vectors.mask, atol=1e-5)
 
 

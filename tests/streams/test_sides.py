@@ -14,7 +14,7 @@ import pytest
 from feature_repo.events import Heartbeat, Product
 from feature_repo.row import Row, unpack_row
 from feature_repo.row_store import Marker
-from feature_repo.views import PRODUCT_CONTENT, View
+from feature_repo.views import MODALITIES, PRODUCT_CONTENT, View
 from serving.preprocess import MediaLimits
 from streams.content_side import ContentSide
 from streams.folding import BehaviorFolding, CatalogFolding, ContentFolding, UserFolding
@@ -232,4 +232,4 @@ async def test_a_medium_that_is_missing_is_a_missing_modality_and_a_dead_letter(
     assert dict(letter.headers)["reason"] == b"bad_media"
     row = await sides.row(PRODUCT_CONTENT, "a")
     assert row is not None
-    assert row.floats[-4:].tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert row.floats[-len(MODALITIES) :].tolist() == [1.0, 0.0, 0.0, 0.0, 0.0]

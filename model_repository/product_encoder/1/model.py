@@ -15,4 +15,4 @@ class TritonPythonModel(TorchModel):
     def initialize(self, args: dict[str, str]) -> None:
         ids = torch.from_numpy(text_ids("白色T恤 white t-shirt")).unsqueeze(0)
         image = torch.full((1, IMAGE_SIZE, IMAGE_SIZE, 3), 255, dtype=torch.uint8)
-        self.load(args, (ids, image, torch.tensor([[1.0, 1.0, 0.0, 0.0]])))
+        self.load(args, (ids, image, torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0]])))
