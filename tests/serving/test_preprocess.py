@@ -120,8 +120,8 @@ def test_products_are_masked_by_what_they_have() -> None:
             ProductContent("c"),
         ]
     )
-    assert MODALITIES == ("text", "image", "video", "audio")
-    assert prepared.mask.tolist() == [[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    assert MODALITIES == ("text", "image", "video", "audio", "attributes")
+    assert prepared.mask.tolist() == [[1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
 
 
 def test_bad_media_names_its_product() -> None:
