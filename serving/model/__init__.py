@@ -9,6 +9,7 @@ Read in the order of the data:
     inprocess.py  the same nets without Triton, as a Scorer
     dataset.py    events -> lists to learn from: features as of the moment, what was bought next
     train.py      lists -> weights
+    metrics.py    how good an order is: NDCG, MRR, AUC, calibration, bootstrap intervals                  (pure)
     evaluate.py   NDCG@10 of the model, of popularity, and of the model with a part of it masked
     export.py     weights -> a new version in a model repository
 
