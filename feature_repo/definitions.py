@@ -69,7 +69,7 @@ _INPUTS = {"input_hash": views.input_hash()}
 ranker_v1 = FeatureService(
     name="ranker_v1",
     features=[
-        product_catalog[["price", "stock", "delisted"]],
+        product_catalog[[*views.PRICE_FIELDS, "stock", "delisted"]],
         product_behavior,
         product_content[[*views.MODALITIES, "mask"]],
     ],

@@ -81,6 +81,11 @@ PRODUCT_CATALOG = View(
     slo_ms=1_000,
     fields=(
         Field("price", "int64", "price in minor units; -1 unknown"),
+        Field(
+            "price_usual",
+            "int64",
+            "median of the last 9 prices set, in minor units (even counts: the lower of the middle two); -1 unknown",
+        ),
         Field("stock", "int64", "pieces in stock; -1 unknown"),
         Field("delisted", "int64", "1 when the product is no longer sold"),
         Field("title", "string", "title as the shop shows it"),
@@ -148,8 +153,13 @@ USER_BEHAVIOR = View(
 VIEWS = (PRODUCT_CATALOG, PRODUCT_BEHAVIOR, PRODUCT_CONTENT, USER_BEHAVIOR)
 VIEW_BY_NAME = {view.name: view for view in VIEWS}
 
-#: columns of the ranker's `numeric[N, F]`: the exact price in minor units (-1 unknown), then every behaviour feature
-NUMERIC_FIELDS = ("price", *(field.name for field in PRODUCT_BEHAVIOR.fields))
+#: exact amounts in minor units (-1 unknown) that the ranker reads of `product_catalog`
+PRICE_FIELDS = ("price", "price_usual")
+#: columns of the ranker's `numeric[N, F]`: the prices, then every behaviour feature
+NUMERIC_FIELDS = (*PRICE_FIELDS, *(field.name for field in PRODUCT_BEHAVIOR.fields))
+#: where in `numeric` they are
+PRICE_COLUMNS = slice(0, len(PRICE_FIELDS))
+BEHAVIOR_COLUMNS = slice(len(PRICE_FIELDS), len(NUMERIC_FIELDS))
 
 
 def input_hash() -> str:

@@ -1,6 +1,7 @@
 """The nouns of serving: what is asked of a model and what it answers.
 
-Q queries, N candidate rows, D = EMBEDDING_DIM, U = USER_DIM, M modalities in the order of MODALITIES, F = len(NUMERIC_FIELDS).
+Q queries, N candidate rows, D = EMBEDDING_DIM, U = USER_DIM, M modalities in the order of MODALITIES,
+F = len(NUMERIC_FIELDS).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.events import Attribute
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, USER_DIM
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, PRICE_COLUMNS, UNKNOWN, USER_DIM
 
 Floats: TypeAlias = NDArray[np.float32]
 Ints: TypeAlias = NDArray[np.int32]
@@ -107,7 +108,7 @@ class Scorer(Protocol):
 def empty_request(queries: int, rows: int) -> ScoreRequest:
     """A request of unknown products: price -1, zeros elsewhere. Its arrays are there to be filled."""
     numeric = np.zeros((rows, len(NUMERIC_FIELDS)), np.float32)
-    numeric[:, NUMERIC_FIELDS.index("price")] = -1
+    numeric[:, PRICE_COLUMNS] = UNKNOWN
     return ScoreRequest(
         query=np.zeros((queries, EMBEDDING_DIM), np.float32),
         user=np.zeros((queries, USER_DIM), np.float32),

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from feature_repo.row import unpack_fixed
 from feature_repo.views import (
+    BEHAVIOR_COLUMNS,
     EMBEDDING_DIM,
     MODALITIES,
     NUMERIC_FIELDS,
+    PRICE_COLUMNS,
     PRODUCT_BEHAVIOR,
     PRODUCT_CATALOG,
     PRODUCT_CONTENT,
@@ -23,7 +25,9 @@ from feature_repo.views import (
 
 PRODUCT_VIEWS = (PRODUCT_CATALOG, PRODUCT_BEHAVIOR, PRODUCT_CONTENT)
 _PLACE = {view.name: place for place, view in enumerate(PRODUCT_VIEWS)}
-_PRICE, _STOCK, _DELISTED = (PRODUCT_CATALOG.offsets[name] for name in ("price", "stock", "delisted"))
+_PRICE, _USUAL, _STOCK, _DELISTED = (
+    PRODUCT_CATALOG.offsets[name] for name in ("price", "price_usual", "stock", "delisted")
+)
 _VECTORS = len(MODALITIES) * EMBEDDING_DIM
 #: arrays whose first axis is the view, not the slot
 _BY_VIEW = ("versions", "as_ofs", "event_times")
@@ -51,6 +55,7 @@ class CandidateRows:
         self.content = np.zeros((capacity, len(MODALITIES), EMBEDDING_DIM), np.float32)
         self.mask = np.zeros((capacity, len(MODALITIES)), np.float32)
         self.price = np.full(capacity, UNKNOWN, np.int64)
+        self.price_usual = np.full(capacity, UNKNOWN, np.int64)
         self.stock = np.full(capacity, UNKNOWN, np.int64)
         self.delisted = np.zeros(capacity, bool)
         #: version, as_of and event time (ms) of each view's row; 0 without one
@@ -97,7 +102,7 @@ class CandidateRows:
         del self.slots[self.ids[slot]]
         self.numeric[slot] = _unknown(1)[0]
         self.content[slot], self.mask[slot] = 0, 0
-        self.price[slot] = self.stock[slot] = UNKNOWN
+        self.price[slot] = self.price_usual[slot] = self.stock[slot] = UNKNOWN
         self.delisted[slot] = False
         self.versions[:, slot] = self.as_ofs[:, slot] = self.event_times[:, slot] = 0
         self._free.append(slot)
@@ -117,10 +122,10 @@ class CandidateRows:
         if (row["version"], row["as_of"]) <= (self.versions[place, slot], self.as_ofs[place, slot]):
             return False
         if view == PRODUCT_CATALOG.name:
-            known = [self.price[slot], self.stock[slot], self.delisted[slot]]
+            known = [self.price[slot], self.price_usual[slot], self.stock[slot], self.delisted[slot]]
             return bool((row["ints"] != known).any())
         if view == PRODUCT_BEHAVIOR.name:
-            return bool((row["floats"] != self.numeric[slot, 1:]).any())
+            return bool((row["floats"] != self.numeric[slot, BEHAVIOR_COLUMNS]).any())
         known_numbers = np.concatenate([self.content[slot].ravel(), self.mask[slot]])
         return bool((row["floats"] != known_numbers).any())
 
@@ -136,20 +141,21 @@ class CandidateRows:
         if view == PRODUCT_CATALOG.name:
             return self._put_catalog(slot, row["ints"])
         if view == PRODUCT_BEHAVIOR.name:
-            return self._changed(self.numeric[slot, 1:], row["floats"])
+            return self._changed(self.numeric[slot, BEHAVIOR_COLUMNS], row["floats"])
         vectors = row["floats"][:_VECTORS].reshape(len(MODALITIES), EMBEDDING_DIM)
         effects = (self._changed(self.content[slot], vectors), self._changed(self.mask[slot], row["floats"][_VECTORS:]))
         return max(effects)
 
     def _put_catalog(self, slot: int, ints: NDArray[np.int64]) -> Effect:
-        price, stock, delisted = int(ints[_PRICE]), int(ints[_STOCK]), bool(ints[_DELISTED])
+        price, usual, stock, delisted = int(ints[_PRICE]), int(ints[_USUAL]), int(ints[_STOCK]), bool(ints[_DELISTED])
         effect = Effect.NONE
         if (stock == 0) != (self.stock[slot] == 0) or delisted != self.delisted[slot]:
             effect = Effect.ORDER
-        if price != self.price[slot]:
+        if price != self.price[slot] or usual != self.price_usual[slot]:
             effect = Effect.SCORE
-        self.price[slot], self.stock[slot], self.delisted[slot] = price, stock, delisted
-        self.numeric[slot, 0] = price
+        self.price[slot], self.price_usual[slot] = price, usual
+        self.stock[slot], self.delisted[slot] = stock, delisted
+        self.numeric[slot, PRICE_COLUMNS] = price, usual
         return effect
 
     @staticmethod
@@ -162,5 +168,5 @@ class CandidateRows:
 
 def _unknown(rows: int) -> NDArray[np.float32]:
     numeric = np.zeros((rows, len(NUMERIC_FIELDS)), np.float32)
-    numeric[:, NUMERIC_FIELDS.index("price")] = UNKNOWN
+    numeric[:, PRICE_COLUMNS] = UNKNOWN
     return numeric

@@ -23,6 +23,7 @@ from feature_repo.features import behavior_values, catalog_ints, catalog_strings
 from feature_repo.row import pack_row
 from feature_repo.row_store import Marker, RowStore, RowWrite, Space, Stored
 from feature_repo.views import (
+    BEHAVIOR_COLUMNS,
     HOUR_MS,
     MINUTE_MS,
     MODALITIES,
@@ -255,7 +256,7 @@ def test_the_newest_event_moves_the_windows_where_no_heartbeat_came() -> None:
 def test_a_late_event_counts_where_it_belongs() -> None:
     log = ready(priced("a", 0), bought("1", "a", T + 2 * HOUR_MS), bought("2", "a", T + HOUR_MS, 5))
     values = behavior_values(log.replay().behavior["a"].state, T + 2 * HOUR_MS)
-    assert dict(zip(NUMERIC_FIELDS[1:], values, strict=True))["sales_24h"] == 6
+    assert dict(zip(NUMERIC_FIELDS[BEHAVIOR_COLUMNS], values, strict=True))["sales_24h"] == 6
     assert ranks(log.add(result_set("a")).replay()) == [("a", 1.0)]
 
 
@@ -500,7 +501,7 @@ def test_windows_against_brute_force() -> None:
         replay = Log().add(*events).beat(beat).replay()
         as_of = max(beat, *(event.event_time for event in events))
         assert replay.as_of("a") == as_of
-        got = dict(zip(NUMERIC_FIELDS[1:], behavior_values(replay.behavior["a"].state, as_of), strict=True))
+        got = dict(zip(NUMERIC_FIELDS[BEHAVIOR_COLUMNS], behavior_values(replay.behavior["a"].state, as_of), strict=True))
         assert got == pytest.approx(_counted(events, as_of), rel=0.005)
 
 
@@ -995,7 +996,7 @@ def test_what_is_planted_on_the_real_parts_is_found(settings: Settings) -> None:
 
     async def spoil() -> None:
         store = RowStore(settings.redis.get_secret_value())
-        values = {"ints": [1, 3, 0], "floats": [], "strings": ["white mug", "", "", ""]}
+        values = {"ints": [1, 1, 3, 0], "floats": [], "strings": ["white mug", "", "", ""]}
         await understudy.write(store, PRODUCT_CATALOG, "mug", values)
         await store.close()
 

@@ -41,6 +41,7 @@ from feature_repo.features.catalog import (
     fold_product,
     pack_catalog,
     unpack_catalog,
+    usual_price,
 )
 from feature_repo.features.content import ContentState, content_values, pack_content, unpack_content
 from feature_repo.features.counting import COLUMNS, counts_of
@@ -101,5 +102,6 @@ __all__ = [
     "unpack_user",
     "user_history",
     "user_values",
+    "usual_price",
     "window",
 ]

@@ -1,5 +1,7 @@
 """A product as the shop describes it: last writer wins, per field."""
 
+from bisect import bisect_left
+
 from msgspec import UNSET, Struct
 
 from feature_repo.events import Product
@@ -13,6 +15,8 @@ PATCH_FIELDS = (
     "title", "description", "brand", "category", "attributes", "price", "currency", "stock",
     "image", "video", "audio", "delisted",
 )  # fmt: skip
+#: what a product usually costs is judged by so many of the prices that were set last
+PRICES_KEPT = 9
 CONTENT_FIELDS = ("title", "description", "brand", "category", "attributes", "image", "video", "audio")
 
 
@@ -21,6 +25,8 @@ class CatalogState(Struct):
 
     fields: dict[str, tuple[Order, object]] = {}
     newest: int = 0
+    #: the last prices that were set, in order; what clears a price sets none
+    prices: list[tuple[Order, int]] = []
 
 
 def fold_product(state: CatalogState, patch: Product, order: Order) -> bool:
@@ -35,7 +41,17 @@ def fold_product(state: CatalogState, patch: Product, order: Order) -> bool:
         if known is None or order > known[0]:
             content |= name in CONTENT_FIELDS and (known[1] if known else None) != value
             state.fields[name] = (order, value)
+    if isinstance(patch.price, int):
+        _remember_price(state.prices, order, patch.price)
     return content
+
+
+def _remember_price(prices: list[tuple[Order, int]], order: Order, price: int) -> None:
+    """Keep the PRICES_KEPT greatest orders, each once: a function of the patches, however often and late they come."""
+    place = bisect_left(prices, (order, price))
+    if prices[place : place + 1] != [(order, price)]:
+        prices.insert(place, (order, price))
+        del prices[:-PRICES_KEPT]
 
 
 def current(state: CatalogState, name: str) -> object:
@@ -45,13 +61,20 @@ def current(state: CatalogState, name: str) -> object:
 
 
 def catalog_ints(state: CatalogState) -> list[int]:
-    """price, stock, delisted: in the order of views.PRODUCT_CATALOG."""
+    """price, price_usual, stock, delisted: in the order of views.PRODUCT_CATALOG."""
     price, stock = current(state, "price"), current(state, "stock")
     return [
         price if isinstance(price, int) else UNKNOWN,
+        usual_price(state),
         stock if isinstance(stock, int) else UNKNOWN,
         int(current(state, "delisted") is True),
     ]
+
+
+def usual_price(state: CatalogState) -> int:
+    """Median of the last prices set, of two in the middle the lower; a price that was cleared leaves it as it is."""
+    prices = sorted(price for _, price in state.prices)
+    return prices[(len(prices) - 1) // 2] if prices else UNKNOWN
 
 
 def catalog_strings(state: CatalogState) -> list[str]:
@@ -77,9 +100,17 @@ def delisting(product_id: str, event_time: int) -> Product:
 
 
 def pack_catalog(state: CatalogState) -> bytes:
-    return pack([state.newest, [[name, *entry] for name, entry in sorted(state.fields.items())]])
+    return pack([state.newest, [[name, *entry] for name, entry in sorted(state.fields.items())], state.prices])
 
 
 def unpack_catalog(data: bytes) -> CatalogState:
-    newest, fields = unpack(data)
-    return CatalogState({name: (tuple(order), value) for name, order, value in fields}, newest)
+    newest, fields, *rest = unpack(data)
+    known = {name: (tuple(order), value) for name, order, value in fields}
+    prices = [(tuple(order), price) for order, price in rest[0]] if rest else _prices_of_old(known)
+    return CatalogState(known, newest, prices)
+
+
+def _prices_of_old(known: dict[str, tuple[Order, object]]) -> list[tuple[Order, int]]:
+    """A state that was packed before prices were remembered knows the last of them."""
+    order, price = known.get("price", ((0, 0, 0, 0), None))
+    return [(order, price)] if isinstance(price, int) else []

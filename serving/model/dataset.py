@@ -17,8 +17,16 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from feature_repo.events import Behavior, Product
-from feature_repo.features import HISTORY_EVENTS, BehaviorState, behavior_values, fold_behavior
-from feature_repo.views import DAY_MS, NUMERIC_FIELDS, UNKNOWN
+from feature_repo.features import (
+    HISTORY_EVENTS,
+    BehaviorState,
+    CatalogState,
+    behavior_values,
+    catalog_ints,
+    fold_behavior,
+    fold_product,
+)
+from feature_repo.views import DAY_MS, NUMERIC_FIELDS, PRICE_FIELDS, PRODUCT_CATALOG
 from serving.datasets.online_retail import History
 from serving.datasets.shirts import COLOUR_NAMES, GARMENT_NAMES, Shirt, sales
 from serving.preprocess import PreparedProducts, prepare_products
@@ -171,7 +179,8 @@ class _Shelf:
 
     def __init__(self, catalogue: Iterable[str]) -> None:
         self._rows = {name: row for row, name in enumerate(catalogue)}
-        self._prices: dict[str, int] = {}
+        self._catalog: defaultdict[str, CatalogState] = defaultdict(CatalogState)
+        self._patches = 0
         self._behavior: defaultdict[str, BehaviorState] = defaultdict(BehaviorState)
         self._known: dict[tuple[str, int], list[float]] = {}
 
@@ -180,10 +189,12 @@ class _Shelf:
         if isinstance(event, Behavior):
             fold_behavior(self._behavior[event.product_id], event)
         elif event.price is not UNSET:
-            self._prices[event.product_id] = UNKNOWN if event.price is None else event.price
+            self._patches += 1
+            priced = Product(product_id=event.product_id, event_time=event.event_time, price=event.price)
+            fold_product(self._catalog[event.product_id], priced, (event.event_time, self._patches, 0, 0))
 
     def knows(self, name: str) -> bool:
-        return name in self._prices
+        return name in self._catalog
 
     def items(self, names: Sequence[str]) -> Ints:
         """[n] rows of the catalogue."""
@@ -196,7 +207,9 @@ class _Shelf:
 
     def _row(self, name: str, as_of: int) -> list[float]:
         if (name, as_of) not in self._known:
-            self._known[name, as_of] = [self._prices[name], *behavior_values(self._behavior[name], as_of)]
+            ints = catalog_ints(self._catalog[name])
+            prices = [ints[PRODUCT_CATALOG.offsets[field]] for field in PRICE_FIELDS]
+            self._known[name, as_of] = [*prices, *behavior_values(self._behavior[name], as_of)]
         return self._known[name, as_of]
 
 

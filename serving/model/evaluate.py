@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feature_repo.views import NUMERIC_FIELDS, UNKNOWN
+from feature_repo.views import NUMERIC_FIELDS, PRICE_COLUMNS, UNKNOWN
 from serving.model.dataset import RankedList, Shop
 from serving.model.encoders import IMAGE, TEXT, ProductEncoder, QueryEncoder
 from serving.model.ranker import Ranker
@@ -135,13 +135,13 @@ def _ndcg(scores: Floats, gains: Floats) -> float:
 
 def _without_price(asked: ScoreRequest) -> ScoreRequest:
     numeric = asked.numeric.copy()
-    numeric[:, PRICE] = UNKNOWN
+    numeric[:, PRICE_COLUMNS] = UNKNOWN
     return replace(asked, numeric=numeric)
 
 
 def _without_sales(asked: ScoreRequest) -> ScoreRequest:
     numeric = np.zeros_like(asked.numeric)
-    numeric[:, PRICE] = asked.numeric[:, PRICE]
+    numeric[:, PRICE_COLUMNS] = asked.numeric[:, PRICE_COLUMNS]
     return replace(asked, numeric=numeric)
 
 

@@ -1,20 +1,21 @@
 """The ranker: cached vectors and live numbers -> a click-through logit. All that a price change costs.
 
-N rows, Q queries, D = EMBEDDING_DIM, U = USER_DIM, M modalities, F = len(NUMERIC_FIELDS), K = len(CONTRIBUTIONS), H = FUSED_DIM.
+N rows, Q queries, D = EMBEDDING_DIM, U = USER_DIM, M modalities, F = len(NUMERIC_FIELDS),
+K = len(CONTRIBUTIONS), H = FUSED_DIM.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, USER_DIM
+from feature_repo.views import BEHAVIOR_COLUMNS, EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, PRODUCT_BEHAVIOR, USER_DIM
 from serving.requests import CONTRIBUTIONS
 
 FUSED_DIM = 48
 HIDDEN = 32
 #: where the fusion's weights start: summands are unit vectors, and a list is told apart by logits of this size
 FIRST_WEIGHT = 10.0
-PRICE = NUMERIC_FIELDS.index("price")
+PRICE, PRICE_USUAL = NUMERIC_FIELDS.index("price"), NUMERIC_FIELDS.index("price_usual")
 CTR = NUMERIC_FIELDS.index("ctr_24h")
 #: ctr is a ratio; times this it is as wide as the logarithms of the counts
 CTR_SCALE = 20.0
@@ -42,8 +43,8 @@ class Ranker(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.content = nn.Parameter(torch.randn(len(MODALITIES), EMBEDDING_DIM, FUSED_DIM) / EMBEDDING_DIM**0.5)
-        self.price = UnitVector(2)
-        self.sales = UnitVector(len(NUMERIC_FIELDS) - 1)
+        self.price = UnitVector(4)
+        self.sales = UnitVector(len(PRODUCT_BEHAVIOR.fields))
         self.retrieval = UnitVector(1)
         self.weights = nn.Parameter(torch.full((len(CONTRIBUTIONS),), FIRST_WEIGHT))
         self.context = nn.Linear(EMBEDDING_DIM + USER_DIM, FUSED_DIM)
@@ -88,15 +89,17 @@ class Ranker(nn.Module):
 
 
 def price_inputs(numeric: Tensor) -> Tensor:
-    """[N, 2]: whether the price is known, and its logarithm about that of ten units of a usual currency."""
-    price = numeric[:, PRICE]
+    """[N, 4]: whether the price is known, and its logarithm about that of ten units of a usual currency; whether it is
+    known what the product usually costs, and the logarithm of the price about that."""
+    price, usual = numeric[:, PRICE], numeric[:, PRICE_USUAL]
     known = (price >= 0).float()
-    return torch.stack((known, known * (torch.log1p(price.clamp(min=0)) - 6.9)), 1)
+    compared = known * (usual >= 0).float()
+    price, usual = torch.log1p(price.clamp(min=0)), torch.log1p(usual.clamp(min=0))
+    return torch.stack((known, known * (price - 6.9), compared, compared * (price - usual)), 1)
 
 
 def sales_inputs(numeric: Tensor) -> Tensor:
-    """[N, F - 1]: logarithms of the window counts, and of the scaled ctr."""
+    """[N, behaviour features]: logarithms of the window counts, and of the scaled ctr."""
     scale = torch.ones(numeric.shape[1], dtype=numeric.dtype)
     scale[CTR] = CTR_SCALE
-    kept = [column for column in range(numeric.shape[1]) if column != PRICE]
-    return torch.log1p(numeric.clamp(min=0) * scale)[:, kept]
+    return torch.log1p(numeric.clamp(min=0) * scale)[:, BEHAVIOR_COLUMNS]

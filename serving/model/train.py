@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feature_repo.views import NUMERIC_FIELDS, UNKNOWN
+from feature_repo.views import BEHAVIOR_COLUMNS, NUMERIC_FIELDS, PRICE_COLUMNS, UNKNOWN
 from serving.datasets import online_retail as retail
 from serving.datasets import shirts as garments
 from serving.errors import ServingError
@@ -175,7 +175,7 @@ def silence(ranker: Ranker, numeric: Floats) -> list[str]:
     with torch.no_grad():
         layer.bias.add_(layer.weight[:, constant] @ values[0, constant])
         layer.weight[:, constant] = 0
-    names = [name for name in NUMERIC_FIELDS if name != NUMERIC_FIELDS[PRICE]]
+    names = NUMERIC_FIELDS[BEHAVIOR_COLUMNS]
     return [name for name, silent in zip(names, constant.tolist(), strict=True) if silent]
 
 
@@ -265,9 +265,9 @@ def _softmax_loss(logit: Tensor, bought: Tensor) -> Tensor:
 
 def _forgotten(numeric: Tensor) -> Tensor:
     """Some rows without their price, some without their sales, as unknown products have none."""
-    price = torch.where(_kept((len(numeric),), DROPPED).bool(), numeric[:, PRICE], float(UNKNOWN))
-    kept = numeric * _kept((len(numeric), 1), DROPPED)
-    return torch.cat((price.unsqueeze(1), kept[:, PRICE + 1 :]), 1)
+    priced, sold = (_kept((len(numeric), 1), DROPPED) for _ in range(2))
+    prices = torch.where(priced.bool(), numeric[:, PRICE_COLUMNS], float(UNKNOWN))
+    return torch.cat((prices, numeric[:, BEHAVIOR_COLUMNS] * sold), 1)
 
 
 def _kept(shape: Sequence[int] | torch.Size, dropped: float) -> Tensor:

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from feature_repo.events import Bundle, ResultSet
 from feature_repo.features import UserState, behavior_values, catalog_ints, content_of
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, PRODUCT_CATALOG, UNKNOWN, USER_DIM
+from feature_repo.views import (
+    BEHAVIOR_COLUMNS,
+    EMBEDDING_DIM,
+    MODALITIES,
+    NUMERIC_FIELDS,
+    PRICE_COLUMNS,
+    PRICE_FIELDS,
+    PRODUCT_CATALOG,
+    UNKNOWN,
+    USER_DIM,
+)
 from serving.errors import BadMedia
 from serving.preprocess import MediaLimits, decode_image
 from serving.ranking import Doubles, order, rounded
@@ -26,7 +36,8 @@ SCORE_ROWS = 20_000
 ENCODE_ROWS = 256
 
 _TEXT = MODALITIES.index("text")
-_PRICE, _STOCK, _DELISTED = (PRODUCT_CATALOG.offsets[name] for name in ("price", "stock", "delisted"))
+_STOCK, _DELISTED = (PRODUCT_CATALOG.offsets[name] for name in ("stock", "delisted"))
+_PRICES = [PRODUCT_CATALOG.offsets[name] for name in PRICE_FIELDS]
 
 #: the bytes of a `sha256:` reference or an address; None when they cannot be had
 Fetch: TypeAlias = Callable[[str], bytes | None]
@@ -148,13 +159,15 @@ class Expectations:
         count = len(products)
         numeric = np.zeros((count, len(NUMERIC_FIELDS)), np.float32)
         ints = np.zeros((count, len(PRODUCT_CATALOG.ints)), np.int64)
-        ints[:, [_PRICE, _STOCK]] = UNKNOWN
+        ints[:, [*_PRICES, _STOCK]] = UNKNOWN
         for row, product_id in enumerate(products):
             if product_id in replay.catalog:
                 ints[row] = catalog_ints(replay.catalog[product_id])
             if product_id in replay.behavior:
-                numeric[row, 1:] = behavior_values(replay.behavior[product_id].state, replay.as_of(product_id))
-        numeric[:, 0] = ints[:, _PRICE]
+                numeric[row, BEHAVIOR_COLUMNS] = behavior_values(
+                    replay.behavior[product_id].state, replay.as_of(product_id)
+                )
+        numeric[:, PRICE_COLUMNS] = ints[:, _PRICES]
         await self._encode(replay, products, encoder)
         content = np.zeros((count, len(MODALITIES), EMBEDDING_DIM), np.float32)
         mask = np.zeros((count, len(MODALITIES)), np.float32)

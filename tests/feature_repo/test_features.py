@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Literal
@@ -244,7 +245,7 @@ patches = st.builds(
 )
 
 
-@given(st.lists(patches, max_size=12), st.randoms(use_true_random=False))
+@given(st.lists(patches, max_size=25), st.randoms(use_true_random=False))
 @FEW
 def test_the_latest_patch_wins_each_field_in_any_order(found: list[Product], rng: random.Random) -> None:
     ordered: list[tuple[Order, Product]] = [
@@ -260,6 +261,9 @@ def test_the_latest_patch_wins_each_field_in_any_order(found: list[Product], rng
     for name in features.PATCH_FIELDS:
         named = [(order, getattr(patch, name)) for order, patch in ordered if getattr(patch, name) is not UNSET]
         assert features.current(state, name) == (max(named, key=lambda one: one[0])[1] if named else None)
+    priced = sorted((order, patch.price) for order, patch in ordered if isinstance(patch.price, int))
+    usual = [price for _, price in priced[-9:]]
+    assert features.usual_price(state) == (statistics.median_low(usual) if usual else UNKNOWN)
     assert features.pack_catalog(state) == features.pack_catalog(straight)
     assert features.unpack_catalog(features.pack_catalog(state)) == state
 
@@ -287,16 +291,52 @@ def test_fold_product_tells_whether_content_changed() -> None:
     assert features.fold_product(state, Product(product_id="p", event_time=BASE, title=None), (BASE, 3, 0, 0))
 
 
+def priced(*prices: int | None) -> CatalogState:
+    state = CatalogState()
+    for offset, price in enumerate(prices):
+        features.fold_product(state, Product(product_id="p", event_time=BASE, price=price), (BASE, offset, 0, 0))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("prices", "usual"),
+    [
+        ([], UNKNOWN),
+        ([None], UNKNOWN),
+        ([500], 500),
+        ([500, 400], 400),
+        ([500, 400, 450], 450),
+        ([500, 500, 500, 100, None], 500),
+        ([1, 1, 1, 1, 1, 9, 9, 9, 9, 9], 9),
+    ],
+    ids=str,
+)
+def test_the_usual_price_is_the_lower_median_of_the_last_nine_set(prices: list[int | None], usual: int) -> None:
+    state = priced(*prices)
+    assert features.usual_price(state) == usual
+    price = prices[-1] if prices and prices[-1] is not None else UNKNOWN
+    assert features.catalog_ints(state)[:2] == [price, usual]
+
+
+def test_a_state_from_before_prices_were_remembered_knows_the_last() -> None:
+    old = msgpack.packb([BASE, [["price", [BASE, 7, 0, 0], 425], ["title", [BASE, 7, 0, 0], "shirt"]]])
+    state = features.unpack_catalog(old)
+    assert features.catalog_ints(state) == [425, 425, UNKNOWN, 0]
+    assert features.unpack_catalog(features.pack_catalog(state)) == state
+    cleared = msgpack.packb([BASE, [["price", [BASE, 7, 0, 0], None]]])
+    assert features.usual_price(features.unpack_catalog(cleared)) == UNKNOWN
+
+
 def test_catalog_values_of_an_empty_and_of_a_full_state() -> None:
     state = CatalogState()
-    assert features.catalog_ints(state) == [UNKNOWN, UNKNOWN, 0]
+    assert features.catalog_ints(state) == [UNKNOWN, UNKNOWN, UNKNOWN, 0]
     assert features.catalog_strings(state) == ["", "", "", ""]
     patch = Product(
         product_id="p", event_time=BASE, title="T恤", brand="b", category=["men", "shirts"],
         price=425, stock=0, currency="GBP", delisted=True,
     )  # fmt: skip
     features.fold_product(state, patch, (BASE, 0, 0, 0))
-    assert features.catalog_ints(state) == [425, 0, 1]
+    assert features.catalog_ints(state) == [425, 425, 0, 1]
     assert features.catalog_strings(state) == ["T恤", "b", "men > shirts", "GBP"]
     assert features.content_of(state) == {"title": "T恤", "brand": "b", "category": ["men", "shirts"]}
     assert len(features.catalog_ints(state)) == len(PRODUCT_CATALOG.ints)
@@ -307,7 +347,7 @@ def test_a_deleted_product_is_a_patch_like_any_other() -> None:
     state = CatalogState()
     features.fold_product(state, features.delisting("p", BASE + 1), (BASE + 1, 1, 0, 0))
     features.fold_product(state, Product(product_id="p", event_time=BASE, delisted=False), (BASE, 0, 0, 0))
-    assert features.catalog_ints(state) == [UNKNOWN, UNKNOWN, 1]
+    assert features.catalog_ints(state) == [UNKNOWN, UNKNOWN, UNKNOWN, 1]
 
 
 # --- users ---------------------------------------------------------------------------------------------------------

@@ -143,11 +143,11 @@ async def test_a_missing_entity_is_not_found(feast_store: FeatureStore, served: 
 async def test_an_unknown_price_or_stock_is_null(feast_store: FeatureStore, served: Serving) -> None:
     blob = pack_row(
         PRODUCT_CATALOG, as_of=BASE, event_time=BASE, kafka_time=BASE,
-        ints=[UNKNOWN, UNKNOWN, 0], floats=[], strings=["", "", "", ""], stamps={0: 1},
+        ints=[UNKNOWN, UNKNOWN, UNKNOWN, 0], floats=[], strings=["", "", "", ""], stamps={0: 1},
     )  # fmt: skip
     await served.rows(PRODUCT_CATALOG, [RowWrite("a", b"", blob, Stored({0: 1}, BASE, BASE, b""), None)])
-    answer = ask(feast_store, PRODUCT_CATALOG, ["a"], "price", "stock", "delisted", "brand")
-    assert answer == {"price": [None], "stock": [None], "delisted": [0], "brand": [""]}
+    answer = ask(feast_store, PRODUCT_CATALOG, ["a"], "price", "price_usual", "stock", "delisted", "brand")
+    assert answer == {"price": [None], "price_usual": [None], "stock": [None], "delisted": [0], "brand": [""]}
 
 
 async def test_only_what_is_asked_for_comes_back(feast_store: FeatureStore, served: Serving) -> None:

@@ -40,17 +40,19 @@ def catalog_row(
     offset: int,
     *,
     price: int = -1,
+    usual: int | None = None,
     stock: int = -1,
     delisted: bool = False,
     time: int = HOUR,
     stamps: Stamps | None = None,
 ) -> Change:
+    """`usual` is the price itself unless it is given."""
     blob = pack_row(
         PRODUCT_CATALOG,
         as_of=time,
         event_time=time,
         kafka_time=time + 1,
-        ints=[price, stock, int(delisted)],
+        ints=[price, price if usual is None else usual, stock, int(delisted)],
         floats=[],
         strings=["", "", "", ""],
         stamps=stamps or {0: offset},

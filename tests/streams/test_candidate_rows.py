@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from feature_repo.views import MODALITIES, NUMERIC_FIELDS
+from feature_repo.views import MODALITIES, NUMERIC_FIELDS, PRICE_COLUMNS, PRICE_FIELDS
 from streams.candidate_rows import CandidateRows, Effect
 from streams.records import Change
 from tests.streams.fakes import word_vector
 from tests.streams.lists import behavior_row, catalog_row, content_row
+
+UNKNOWN_NUMBERS = [-1.0 if name in PRICE_FIELDS else 0.0 for name in NUMERIC_FIELDS]
 
 
 def put(rows: CandidateRows, change: Change) -> Effect:
@@ -25,7 +27,7 @@ def rows_of(*products: str, capacity: int = 4) -> CandidateRows:
 def test_a_product_that_nobody_knows() -> None:
     rows = rows_of("a")
     assert (rows.price[0], rows.stock[0], rows.delisted[0]) == (-1, -1, False)
-    assert rows.numeric[0].tolist() == [-1.0] + [0.0] * (len(NUMERIC_FIELDS) - 1)
+    assert rows.numeric[0].tolist() == UNKNOWN_NUMBERS
     assert not rows.mask[0].any()
     assert not rows.content[0].any()
 
@@ -42,7 +44,7 @@ def test_a_slot_is_shared_and_given_back_by_its_last_user() -> None:
     assert rows.acquire("c") == (0, True), "the slot is used again"
     assert rows.ids[0] == "c"
     assert (rows.price[0], rows.stock[0], rows.delisted[0], rows.mask[0].any()) == (-1, -1, False, False)
-    assert rows.numeric[0].tolist() == [-1.0] + [0.0] * (len(NUMERIC_FIELDS) - 1)
+    assert rows.numeric[0].tolist() == UNKNOWN_NUMBERS
     assert put(rows, catalog_row("c", 0, price=9)) is Effect.SCORE, "the old row's version is gone, too"
 
 
@@ -71,9 +73,11 @@ def test_what_a_catalog_row_changes() -> None:
         (catalog_row("a", 4, price=100, stock=-1), Effect.ORDER),
         (catalog_row("a", 5, price=99, stock=0), Effect.SCORE),
         (catalog_row("a", 6, price=99, stock=0), Effect.NONE),
+        (catalog_row("a", 7, price=99, usual=90, stock=0), Effect.SCORE),
     ]
     assert [put(rows, change) for change, _ in steps] == [effect for _, effect in steps]
-    assert (rows.price[0], rows.stock[0], rows.delisted[0], rows.numeric[0, 0]) == (99, 0, False, 99.0)
+    assert (rows.price[0], rows.stock[0], rows.delisted[0]) == (99, 0, False)
+    assert rows.numeric[0, PRICE_COLUMNS].tolist() == [99.0, 90.0]
 
 
 def test_what_the_other_views_change() -> None:

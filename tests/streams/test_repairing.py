@@ -19,7 +19,7 @@ def catalog(price: int, version: int) -> bytes:
         as_of=version,
         event_time=version,
         kafka_time=version,
-        ints=[price, 5, 0],
+        ints=[price, price, 5, 0],
         floats=[],
         strings=["title", "", "", "GBP"],
         stamps={0: version},

@@ -157,7 +157,7 @@ async def test_a_null_delists_and_media_become_references(sides: Sides) -> None:
     await asyncio.sleep(3 * FLUSH_S)
     row = await sides.row(CatalogFolding.view, "a")
     assert row is not None
-    assert row.ints == (-1, -1, 1)
+    assert row.ints == (-1, -1, -1, 1)
     (message,) = sides.bench.sender.of(CONTENT)
     content = decode_content(message.value or b"").content
     assert content["title"] == "shirt"

@@ -631,6 +631,6 @@ async def test_rows_and_content_of_a_state_go_together(bench: Bench) -> None:
     state = folding.unpack(stored.state)
     (row,) = await bench.stored(writer, "a")
     assert row is not None
-    assert list(row.ints) == folding.values(state, 0).ints == [5, 0, 0]
+    assert list(row.ints) == folding.values(state, 0).ints == [5, 5, 0, 0]
     assert content_of(state) == {}
     assert loaded.redis_ms >= REDIS_EPOCH_MS
