@@ -98,6 +98,8 @@ class Bundle(Struct, frozen=True, kw_only=True, omit_defaults=True):
     input_hash: str
     #: weight of ln(price / price when scored) in degraded rankings, in score units
     price_weight: float
+    #: what a score depends on: its row alone, or all rows of its set
+    scope: Literal["row", "list"] = "row"
     type: Literal["bundle"] = "bundle"
     v: int = SCHEMA_VERSION
     metrics: dict[str, float] = {}

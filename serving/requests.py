@@ -19,14 +19,16 @@ Ints: TypeAlias = NDArray[np.int32]
 
 #: the models of a repository
 MODELS = ("product_encoder", "query_encoder", "ranker")
-#: names of the columns of `Scores.contributions`; the head has no bias of its own, so they sum to the logit
-CONTRIBUTIONS = (*MODALITIES, "price", "sales", "retrieval")
+#: what a score is made of, and the columns of `Scores.contributions`. sales: purchases, orders, returns, carts;
+#: clicks: impressions, clicks and their ratio; base: what no part has to answer for, so that they sum to the logit
+PARTS = (*MODALITIES, "price", "sales", "clicks", "retrieval")
+CONTRIBUTIONS = (*PARTS, "base")
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """N candidate rows of Q result sets, concatenated. A row's score depends on nothing but the row itself, its
-    query and user vector and its retrieval score.
+    """N candidate rows of Q result sets, concatenated. A row's score depends on the row itself, its query and user
+    vector and its retrieval score; with a model of list scope on the other rows of its set, too: such sets come whole.
 
     `numeric` holds raw values: price in minor units (-1 unknown) and window counts. A product that nobody knows is
     price -1, zeros, mask zeros.
@@ -47,10 +49,10 @@ class ScoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """`logit` [N], and `contributions` [N, len(CONTRIBUTIONS)] that sum to it within 1e-5."""
+    """`logit` [N], and, if asked for, `contributions` [N, len(CONTRIBUTIONS)] that sum to it within 1e-5."""
 
     logit: Floats
-    contributions: Floats
+    contributions: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,8 @@ class Scorer(Protocol):
         """Content vectors, or BadMedia that names the first product whose medium cannot be decoded."""
         ...
 
-    async def score(self, request: ScoreRequest, version: int | None = None) -> Scores:
-        """Scores by the given version of the ranker, or by the newest."""
+    async def score(self, request: ScoreRequest, version: int | None = None, *, explain: bool = False) -> Scores:
+        """Scores by the given version of the ranker, or by the newest; with their contributions if `explain`."""
         ...
 
     async def ready(self) -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferInput
+from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from feature_repo.views import EMBEDDING_DIM, MODALITIES
 from serving.errors import ScorerUnavailable
-from serving.preprocess import MediaLimits, prepare_products, prepare_texts
+from serving.preprocess import MediaLimits, portions, prepare_products, prepare_texts
 from serving.requests import (
     CONTRIBUTIONS,
     MODELS,
@@ -28,7 +28,7 @@ from serving.requests import (
 )
 from serving.settings import ServingSettings
 
-#: products of one encoding call: 3 MB of pixels
+#: queries of one encoding call
 ENCODED_ROWS = 256
 #: rows of one scoring call: 12 MB of tensors, well below the largest message
 SCORED_ROWS = 20_000
@@ -68,6 +68,7 @@ class TritonScorer:
         self._tls = tls
         self._limits = limits
         self._client: InferenceServerClient | None = None
+        self._image_sizes: dict[int, int] = {}
 
     async def encode_queries(self, texts: Sequence[str], version: int | None = None) -> Floats:
         """Query vectors [Q, D]."""
@@ -82,26 +83,42 @@ class TritonScorer:
         """Content vectors, or BadMedia that names the first product whose medium cannot be decoded."""
         content = [np.zeros((0, len(MODALITIES), EMBEDDING_DIM), np.float32)]
         masks = [np.zeros((0, len(MODALITIES)), np.float32)]
-        for first in range(0, len(products), ENCODED_ROWS):
+        image_size = await self._image_size(version)
+        for portion in portions(products, image_size):
             # decoding holds the processor for milliseconds a picture: not on the event loop
-            some = await asyncio.to_thread(prepare_products, products[first : first + ENCODED_ROWS], self._limits)
-            tensors: dict[str, NDArray[Any]] = {"text_ids": some.text_ids, "image": some.image, "mask": some.mask}
-            answer = await self._infer("product_encoder", tensors, version, self._encode_timeout_s)
+            some = await asyncio.to_thread(prepare_products, portion, self._limits, image_size)
+            asked = ("content",)
+            answer = await self._infer("product_encoder", some.arrays(), version, self._encode_timeout_s, asked)
             content.append(self._output(answer, "content", (*some.mask.shape, EMBEDDING_DIM)))
             masks.append(some.mask)
         return ContentVectors(np.concatenate(content), np.concatenate(masks))
 
-    async def score(self, request: ScoreRequest, version: int | None = None) -> Scores:
-        """Scores by the given version of the ranker, or by the newest. One call for any number of sets, unless they
-        have more than SCORED_ROWS rows together."""
-        logit = [np.zeros(0, np.float32)]
-        contributions = [np.zeros((0, len(CONTRIBUTIONS)), np.float32)]
-        for part in _parts(request):
+    async def _image_size(self, version: int | None) -> int:
+        """The side of the pictures that a product encoder takes. What a pinned version says stays so."""
+        if version is not None and version in self._image_sizes:
+            return self._image_sizes[version]
+        nothing = prepare_products([]).arrays()
+        answer = await self._infer("product_encoder", nothing, version, self._encode_timeout_s, ("image_size",))
+        size = int(self._output(answer, "image_size", (1,))[0])
+        if version is not None:
+            self._image_sizes[version] = size
+        return size
+
+    async def score(self, request: ScoreRequest, version: int | None = None, *, explain: bool = False) -> Scores:
+        """Scores by the given version of the ranker, or by the newest; with their contributions if `explain`.
+
+        One call for any number of sets, unless they have more than SCORED_ROWS rows together; a set is never split.
+        """
+        logit = np.zeros(request.rows, np.float32)
+        contributions = np.zeros((request.rows, len(CONTRIBUTIONS)), np.float32) if explain else None
+        for rows, part in _parts(request):
             tensors: dict[str, NDArray[Any]] = {name: getattr(part, name) for name in ScoreRequest.__slots__}
-            answer = await self._infer("ranker", tensors, version, self._score_timeout_s)
-            logit.append(self._output(answer, "logit", (part.rows,)))
-            contributions.append(self._output(answer, "contributions", (part.rows, len(CONTRIBUTIONS))))
-        return Scores(np.concatenate(logit), np.concatenate(contributions))
+            outputs = ("logit", "contributions") if explain else ("logit",)
+            answer = await self._infer("ranker", tensors, version, self._score_timeout_s, outputs)
+            logit[rows] = self._output(answer, "logit", (part.rows,))
+            if contributions is not None:
+                contributions[rows] = self._output(answer, "contributions", (part.rows, len(CONTRIBUTIONS)))
+        return Scores(logit, contributions)
 
     async def ready(self) -> bool:
         """Whether all models answer; False, too, when Triton cannot be reached."""
@@ -117,12 +134,19 @@ class TritonScorer:
             await client.close()
 
     async def _infer(
-        self, model: str, tensors: Mapping[str, NDArray[Any]], version: int | None, timeout_s: float
+        self,
+        model: str,
+        tensors: Mapping[str, NDArray[Any]],
+        version: int | None,
+        timeout_s: float,
+        outputs: Sequence[str] = (),
     ) -> Any:
+        """The answer with the named outputs, with all of them by default: what nobody asks for is not computed."""
         inputs = [_input(name, tensor) for name, tensor in tensors.items()]
+        asked = [InferRequestedOutput(name) for name in outputs] or None
         pinned = "" if version is None else str(version)
         try:
-            return await self._connected().infer(model, inputs, pinned, client_timeout=timeout_s)
+            return await self._connected().infer(model, inputs, pinned, asked, client_timeout=timeout_s)
         except (InferenceServerException, grpc.aio.UsageError, OSError) as error:
             raise ScorerUnavailable(f"{model} {pinned or 'newest'} on triton at {self.address}: {error}") from error
 
@@ -167,23 +191,45 @@ def triton_scorer(settings: ServingSettings) -> Scorer:
     )
 
 
-def _parts(request: ScoreRequest) -> Iterator[ScoreRequest]:
-    """The request in parts of at most SCORED_ROWS rows, each with only the queries and users of its rows."""
+def _parts(request: ScoreRequest) -> Iterator[tuple[NDArray[np.int64] | slice, ScoreRequest]]:
+    """(rows, request for them) in parts of at most SCORED_ROWS rows, each with only the queries and users of its rows.
+
+    The rows of a set stay together, as a score may depend on all of them: a set with more is a part of its own.
+    """
     if 0 < request.rows <= SCORED_ROWS:
-        yield request
+        yield slice(None), request
         return
-    for first in range(0, request.rows, SCORED_ROWS):
-        some = slice(first, first + SCORED_ROWS)
-        sets, set_index = np.unique(request.set_index[some], return_inverse=True)
-        yield ScoreRequest(
-            query=request.query[sets],
-            user=request.user[sets],
-            content=request.content[some],
-            mask=request.mask[some],
-            numeric=request.numeric[some],
-            retrieval=request.retrieval[some],
-            set_index=set_index.astype(np.int32),
+    for sets in _batches(np.bincount(request.set_index, minlength=len(request.query)).tolist()):
+        of_set = np.full(len(request.query), -1, np.int32)
+        of_set[sets] = np.arange(len(sets))
+        rows = np.flatnonzero(of_set[request.set_index] >= 0)
+        yield (
+            rows,
+            ScoreRequest(
+                query=request.query[sets],
+                user=request.user[sets],
+                content=request.content[rows],
+                mask=request.mask[rows],
+                numeric=request.numeric[rows],
+                retrieval=request.retrieval[rows],
+                set_index=of_set[request.set_index[rows]],
+            ),
         )
+
+
+def _batches(counts: Sequence[int]) -> Iterator[list[int]]:
+    """Numbers of the sets that have rows, as many at a time as have SCORED_ROWS rows together."""
+    batch: list[int] = []
+    rows = 0
+    for number, count in enumerate(counts):
+        if batch and rows + count > SCORED_ROWS:
+            yield batch
+            batch, rows = [], 0
+        if count:
+            batch.append(number)
+            rows += count
+    if batch:
+        yield batch
 
 
 def _input(name: str, tensor: NDArray[Any]) -> InferInput:

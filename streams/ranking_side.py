@@ -377,7 +377,9 @@ class RankingSide:
         scores = None
         if work.request is not None and not self._model_is_away:
             try:
-                scores = await self._doors.scorer.score(work.request, work.bundle.models["ranker"])
+                scores = await self._doors.scorer.score(
+                    work.request, work.bundle.models["ranker"], explain=work.explain
+                )
                 self._freshness.count_scored(work.request.rows, work.whole_rows)
             except ScorerUnavailable as error:
                 self._lose_model(error)

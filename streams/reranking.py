@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from feature_repo.events import Bundle, ResultSet
 from feature_repo.views import EMBEDDING_DIM, PRODUCT_CONTENT, USER_BEHAVIOR, USER_DIM
 from serving.ranking import degraded_scores, order, rounded
-from serving.requests import CONTRIBUTIONS, ScoreRequest, Scores
+from serving.requests import ScoreRequest, Scores
 from streams.candidate_rows import PRODUCT_VIEWS, CandidateRows, Effect
 from streams.records import Cause, Change, Ranking
 from streams.result_sets import Dirty, LiveSet, LiveSets, Standing
@@ -28,7 +28,7 @@ REQUEST_ROWS = 20_000
 Positions = NDArray[np.int64]
 _NEVER = np.iinfo(np.int64).max
 #: the scores of a request without rows
-NO_SCORES = Scores(np.empty(0, np.float32), np.empty((0, len(CONTRIBUTIONS)), np.float32))
+NO_SCORES = Scores(np.empty(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ class Work:
     request: ScoreRequest | None
     prices: NDArray[np.int64]
     bundle: Bundle
+
+    @property
+    def explain(self) -> bool:
+        """Whether some set asks what its scores are made of."""
+        return any(is_explained(live) for live, positions, _ in self.items if len(positions))
 
     @property
     def whole_rows(self) -> int:
@@ -244,7 +249,7 @@ class Reranker:
             if self.sets.by_id.get(live.id) is live:
                 if scores is not None and new is not None:
                     _take_scores(live, positions, new[start:end], work.prices[start:end], times)
-                    if is_explained(live):
+                    if scores.contributions is not None and is_explained(live):
                         _take_contributions(live, positions, scores.contributions[start:end])
                 elif len(positions):
                     live.needs_model = True

@@ -154,12 +154,12 @@ class Arithmetic:
             mask[row, [TEXT, IMAGE]] = bool(product.text), product.image is not None
         return ContentVectors(content, mask)
 
-    async def score(self, request: ScoreRequest, version: int | None = None) -> Scores:
+    async def score(self, request: ScoreRequest, version: int | None = None, *, explain: bool = False) -> Scores:
         asked = request.query[request.set_index, 0] + request.user[request.set_index, 0]
         sales = request.numeric[:, NUMERIC_FIELDS.index("sales_1h")]
         logit = request.retrieval - request.numeric[:, 0] / 100 + sales
         logit += request.content[:, IMAGE, 0] / 10 + asked * request.content[:, TEXT, 0]
-        return Scores(logit.astype(np.float32), np.zeros((request.rows, 1), np.float32))
+        return Scores(logit.astype(np.float32))
 
     async def ready(self) -> bool:
         return True

@@ -3,7 +3,7 @@
 Tensors cross by DLPack both ways: the server's own bridge to NumPy drops the data without a word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +18,49 @@ THREADS = 1
 
 
 class TorchModel:
-    """A torch module behind Triton's Python backend: named tensors in, named tensors out.
+    """A torch module behind Triton's Python backend: named tensors in, those of the named tensors out that are asked.
 
     `pb_utils` is Triton's module, which exists only inside its stub process.
     """
 
-    def __init__(self, pb_utils: Any, module: nn.Module, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    net: nn.Module
+
+    def __init__(self, pb_utils: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         self._pb_utils = pb_utils
-        self._module = module
         self._inputs = inputs
         self._outputs = outputs
 
-    def load(self, args: dict[str, str], example: Sequence[Tensor]) -> None:
-        """Read the weights of this version and prove them on an example before any request comes."""
+    def load(self, args: dict[str, str]) -> None:
+        """Build the net of this version as its weights configure it."""
         torch.set_num_threads(THREADS)
-        load(self._module, Path(args["model_repository"]) / args["model_version"] / WEIGHTS)
-        for name, tensor in zip(self._outputs, self._run(example), strict=True):
-            if not bool(tensor.isfinite().all()):
-                raise ValueError(f"{args['model_name']} answers its example with {name} that is not finite")
+        file = Path(args["model_repository"]) / args["model_version"] / WEIGHTS
+        self.net = load(args["model_name"], file)
+
+    def prove(self, *example: Tensor) -> None:
+        """Answer an example before any request comes; raise ValueError for an answer that is not finite."""
+        with torch.inference_mode():
+            answers = self.answer(example, self._outputs)
+        for name in self._outputs:
+            if not bool(answers[name].isfinite().all()):
+                raise ValueError(f"the answer to an example has {name} that is not finite")
+
+    def answer(self, tensors: Sequence[Tensor], asked: Collection[str]) -> Mapping[str, Tensor]:
+        """The outputs by name, at least those that are asked for. A net with one output needs nothing else."""
+        return {self._outputs[0]: self.net(*tensors)}
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request by itself: clients concatenate what belongs together."""
-        return [self._answer(request) for request in requests]
+        with torch.inference_mode():
+            return [self._respond(request) for request in requests]
 
-    def _answer(self, request: Any) -> Any:
+    def _respond(self, request: Any) -> Any:
         tensors = [self._tensor(request, name) for name in self._inputs]
-        answers = zip(self._outputs, self._run(tensors), strict=True)
+        asked = request.requested_output_names()
+        answers = self.answer(tensors, asked)
         return self._pb_utils.InferenceResponse(
-            [self._pb_utils.Tensor.from_dlpack(name, tensor.contiguous()) for name, tensor in answers]
+            [self._pb_utils.Tensor.from_dlpack(name, answers[name].contiguous()) for name in asked]
         )
 
     def _tensor(self, request: Any, name: str) -> Tensor:
         tensor: Tensor = from_dlpack(self._pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
         return tensor
-
-    def _run(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        with torch.inference_mode():
-            answer = self._module(*tensors)
-        return answer if isinstance(answer, tuple) else (answer,)

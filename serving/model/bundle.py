@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from feature_repo.events import Bundle
 from feature_repo.views import input_hash
 from serving.errors import BundleMismatch, ServingError
+from serving.model.config import ModelConfig, config_from_header
 from serving.requests import MODELS
 
 if TYPE_CHECKING:
@@ -25,24 +26,41 @@ WEIGHTS: Final = "weights.safetensors"
 BUNDLE_NAME: Final = "default"
 
 
-def save(module: "nn.Module", file: Path, header: Mapping[str, str]) -> None:
-    """Write the weights of a module, and its header with the hash of the ranker's inputs."""
+def save(module: "nn.Module", file: Path, config: ModelConfig, header: Mapping[str, str]) -> None:
+    """Write the weights of a module, and its header with its configuration and the hash of the ranker's inputs."""
     from safetensors.torch import save_file
 
-    save_file(module.state_dict(), file, {"input_hash": input_hash(), **header})
+    save_file(module.state_dict(), file, {"input_hash": input_hash(), "config": config.to_json(), **header})
     file.chmod(0o644)  # safetensors writes for the owner only; the server may be another user
 
 
-def load(module: "nn.Module", file: Path) -> None:
-    """Fill a module with the weights of a file. Raises BundleMismatch if they were trained for other inputs."""
+def load(model: str, file: Path) -> "nn.Module":
+    """The net of one of MODELS as its weights file configures it, with those weights, ready to answer.
+
+    Raises BundleMismatch if they were trained for other inputs or for a net that this code does not have.
+    """
     from safetensors.torch import load_file
 
-    check_header(read_header(file), file)
+    header = read_header(file)
+    check_header(header, file)
+    net = untrained(model, config_from_header(header))
     try:
-        module.load_state_dict(load_file(file))
+        net.load_state_dict(load_file(file))
     except RuntimeError as error:
-        raise BundleMismatch(f"{file} does not hold the weights of {type(module).__name__}: {error}") from error
-    module.eval()
+        raise BundleMismatch(f"{file} does not hold the weights of {model}: {error}") from error
+    return net.eval()
+
+
+def untrained(model: str, config: ModelConfig) -> "nn.Module":
+    """The net of one of MODELS, before it has learned anything."""
+    # a Triton process that serves one model imports the code of that one
+    if model == "ranker":
+        from serving.model.ranker import Ranker
+
+        return Ranker(config)
+    from serving.model.encoders import ProductEncoder, QueryEncoder
+
+    return {"product_encoder": ProductEncoder, "query_encoder": QueryEncoder}[model](config)
 
 
 def read_header(file: Path) -> dict[str, str]:
@@ -87,6 +105,7 @@ def bundle_of(repository: Path, name: str = BUNDLE_NAME) -> Bundle:
         input_hash=header["input_hash"],
         price_weight=float(header["price_weight"]),
         metrics=json.loads(header["metrics"]),
+        scope=config_from_header(header).scope,
     )
 
 

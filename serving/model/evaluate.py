@@ -10,7 +10,7 @@ from torch import Tensor
 
 from feature_repo.views import NUMERIC_FIELDS, PRICE_COLUMNS, UNKNOWN
 from serving.model.dataset import RankedList, Shop
-from serving.model.encoders import IMAGE, TEXT, ProductEncoder, QueryEncoder
+from serving.model.encoders import ProductEncoder, QueryEncoder
 from serving.model.ranker import Ranker
 from serving.preprocess import prepare_texts
 from serving.requests import Floats, Ints, ScoreRequest
@@ -94,9 +94,8 @@ def encode(encoder: ProductEncoder, shop: Shop) -> Floats:
     parts: list[Tensor] = []
     with torch.inference_mode():
         for first in range(0, len(products.mask), ENCODED_ROWS):
-            some = slice(first, first + ENCODED_ROWS)
-            tensors = (products.text_ids[some], products.image[some], products.mask[some])
-            parts.append(encoder(*map(torch.from_numpy, tensors)))
+            some = products.take(np.arange(len(products.mask))[first : first + ENCODED_ROWS])
+            parts.append(encoder(*map(torch.from_numpy, some.arrays().values())))
         vectors: Floats = torch.cat(parts).numpy()
     return vectors
 
@@ -115,7 +114,7 @@ def set_index(lists: Sequence[RankedList]) -> Ints:
 def logits(ranker: Ranker, asked: ScoreRequest) -> Floats:
     """[N]"""
     with torch.inference_mode():
-        logit, _ = ranker(*(torch.from_numpy(getattr(asked, name)) for name in ScoreRequest.__slots__))
+        logit = ranker(*(torch.from_numpy(getattr(asked, name)) for name in ScoreRequest.__slots__))
         values: Floats = logit.numpy()
     return values
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feature_repo.views import BEHAVIOR_COLUMNS, EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, PRODUCT_BEHAVIOR, USER_DIM
-from serving.requests import CONTRIBUTIONS
+from serving.model.config import DEFAULT, ModelConfig
 
 FUSED_DIM = 48
 HIDDEN = 32
@@ -40,13 +40,13 @@ class Ranker(nn.Module):
     The head is linear in f, so the part that each summand has in the logit is exact. Row scope: no row sees another.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: ModelConfig = DEFAULT) -> None:
         super().__init__()
         self.content = nn.Parameter(torch.randn(len(MODALITIES), EMBEDDING_DIM, FUSED_DIM) / EMBEDDING_DIM**0.5)
         self.price = UnitVector(4)
         self.sales = UnitVector(len(PRODUCT_BEHAVIOR.fields))
         self.retrieval = UnitVector(1)
-        self.weights = nn.Parameter(torch.full((len(CONTRIBUTIONS),), FIRST_WEIGHT))
+        self.weights = nn.Parameter(torch.full((len(MODALITIES) + 3,), FIRST_WEIGHT))
         self.context = nn.Linear(EMBEDDING_DIM + USER_DIM, FUSED_DIM)
         self.context_hidden = nn.Linear(EMBEDDING_DIM + USER_DIM, HIDDEN)
         self.context_out = nn.Linear(HIDDEN, FUSED_DIM, bias=False)
@@ -60,13 +60,28 @@ class Ranker(nn.Module):
         numeric: Tensor,
         retrieval: Tensor,
         set_index: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """query [Q, D], user [Q, U], content [N, M, D], mask [N, M], numeric [N, F] raw, retrieval [N],
-        set_index [N] -> logit [N], contributions [N, K]"""
+        set_index [N] -> logit [N]"""
+        return self.explain(query, user, content, mask, numeric, retrieval, set_index)[0]
+
+    def explain(
+        self,
+        query: Tensor,
+        user: Tensor,
+        content: Tensor,
+        mask: Tensor,
+        numeric: Tensor,
+        retrieval: Tensor,
+        set_index: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """As `forward` -> logit [N], contributions [N, K]"""
         head = self.head(query, user).index_select(0, set_index.long())
         parts = self.parts(content, mask, numeric, retrieval)
         contributions = torch.einsum("nkh,nh->nk", parts, head) * self.weights
-        return contributions.sum(1), contributions
+        logit = contributions.sum(1)
+        nothing = torch.zeros_like(logit)
+        return logit, torch.stack((*contributions.T[:-1], nothing, contributions[:, -1], nothing), 1)
 
     def head(self, query: Tensor, user: Tensor) -> Tensor:
         """The direction [Q, H] in which this query and user like a fused vector to point."""

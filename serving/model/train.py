@@ -18,12 +18,13 @@ from serving.datasets import online_retail as retail
 from serving.datasets import shirts as garments
 from serving.errors import ServingError
 from serving.model import bundle
+from serving.model.config import DEFAULT, ModelConfig
 from serving.model.dataset import PAGE, RankedList, Shop, drawn_shirts, online_retail, shirt_pictures
 from serving.model.encoders import ProductEncoder, QueryEncoder
 from serving.model.evaluate import PRICE, Nets, Quality, encode, quality, request, set_index, users
 from serving.model.ranker import Ranker, sales_inputs
 from serving.preprocess import prepare_texts
-from serving.requests import CONTRIBUTIONS, Floats, Ints, ScoreRequest
+from serving.requests import Floats, Ints, ScoreRequest
 
 #: share of rows from which a modality, the price, the sales or the retrieval score is taken away in training, so that
 #: a product without it still gets its place
@@ -50,6 +51,7 @@ class TrainConfig:
     batch: int = 16
     learning_rate: float = 2e-3
     threads: int = 1
+    model: ModelConfig = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,6 @@ class TrainReport:
     shirts: Quality
     trained_lists: int
     price_weight: float
-    fusion_weights: dict[str, float]
     silent_features: list[str]
     seconds: float
 
@@ -109,7 +110,7 @@ def train(config: TrainConfig, progress: Callable[[Progress], None]) -> TrainRep
     drawn = drawn_shirts(shirts, config.seed, config.shirt_lists, history.split_ms)
     unseen = drawn_shirts(others, config.seed + 1, len(later), history.split_ms)
     pictures = shirt_pictures(shirts, config.seed, config.picture_lists)
-    nets = new_nets()
+    nets = new_nets(config.model)
     lessons = [Lesson(shop, seen), Lesson(drawn, drawn.lists), Lesson(pictures, pictures.lists)]
     fit(nets, lessons, config, progress)
     silent = silence(nets.ranker, np.concatenate([one.numeric for one in (*seen, *drawn.lists)]))
@@ -118,11 +119,10 @@ def train(config: TrainConfig, progress: Callable[[Progress], None]) -> TrainRep
         shirts=quality("shirts", nets, unseen, unseen.lists),
         trained_lists=sum(len(lesson.lists) for lesson in lessons),
         price_weight=price_weight(nets, lessons[:2]),
-        fusion_weights={name: round(w, 4) for name, w in zip(CONTRIBUTIONS, nets.ranker.weights.tolist(), strict=True)},
         silent_features=silent,
         seconds=round(time.monotonic() - started, 1),
     )
-    write(nets, report, config.weights)
+    write(nets, config.model, report, config.weights)
     return report
 
 
@@ -134,9 +134,9 @@ class Lesson:
     lists: Sequence[RankedList]
 
 
-def new_nets() -> Nets:
+def new_nets(config: ModelConfig) -> Nets:
     """Untrained nets; the towers share their text encoder."""
-    nets = Nets(ProductEncoder(), QueryEncoder(), Ranker())
+    nets = Nets(ProductEncoder(config), QueryEncoder(config), Ranker(config))
     nets.query_encoder.text = nets.product_encoder.text
     return nets
 
@@ -191,14 +191,14 @@ def _falls(nets: Nets, lesson: Lesson) -> Floats:
     asked = request(nets, lesson.shop, lesson.lists)
     tensors = {name: torch.from_numpy(getattr(asked, name)) for name in ScoreRequest.__slots__}
     numeric = tensors["numeric"].requires_grad_()
-    logit, _ = nets.ranker(**tensors)
+    logit = nets.ranker(**tensors)
     (slope,) = torch.autograd.grad(logit.sum(), numeric)
     price = asked.numeric[:, PRICE]
     falls: Floats = -slope[:, PRICE].numpy() * price
     return falls[price > 0]
 
 
-def write(nets: Nets, report: TrainReport, folder: Path) -> None:
+def write(nets: Nets, config: ModelConfig, report: TrainReport, folder: Path) -> None:
     """One safetensors file per model; the ranker's carries the price weight and the metrics."""
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {
@@ -208,7 +208,7 @@ def write(nets: Nets, report: TrainReport, folder: Path) -> None:
     }
     for name, net in nets.by_name.items():
         facts = {"price_weight": str(report.price_weight), "metrics": json.dumps(metrics)} if name == "ranker" else {}
-        bundle.save(net, folder / f"{name}.safetensors", facts)
+        bundle.save(net, folder / f"{name}.safetensors", config, facts)
 
 
 def _epoch(
@@ -233,13 +233,14 @@ def _loss(nets: Nets, lesson: Lesson, lists: Sequence[RankedList], user_vectors:
     """Click-through (BCE) of each row plus listwise softmax of each list."""
     products = lesson.shop.prepared
     items, place = np.unique(np.concatenate([one.items for one in lists]), return_inverse=True)
-    tensors = (_trimmed(products.text_ids[items]), products.image[items], products.mask[items])
-    content = nets.product_encoder(*map(torch.from_numpy, tensors))[torch.from_numpy(place)]
+    some = products.take(items)
+    tensors = {**some.arrays(), "text_ids": _trimmed(some.text_ids), "attribute_ids": _trimmed(some.attribute_ids)}
+    content = nets.product_encoder(*map(torch.from_numpy, tensors.values()))[torch.from_numpy(place)]
     mask = torch.from_numpy(products.mask[items[place]])
     retrieval = torch.from_numpy(np.concatenate([one.retrieval for one in lists]))
     bought = torch.from_numpy(np.concatenate([one.bought for one in lists]))
     query = nets.query_encoder(torch.from_numpy(prepare_texts([one.query for one in lists])))
-    logit, _ = nets.ranker(
+    logit = nets.ranker(
         query * _kept((len(lists), 1), UNASKED),
         torch.from_numpy(user_vectors) * _kept((len(lists), 1), STRANGERS),
         content,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, USER_DIM
 from serving.errors import BadMedia, ScorerUnavailable
 from serving.model.inprocess import InProcessScorer
 from serving.requests import CONTRIBUTIONS, ProductContent, Scorer, ScoreRequest, empty_request
@@ -34,7 +34,7 @@ def a_request(rows: int, sets: int = 3, seed: int = 0) -> ScoreRequest:
     numeric[::5, NUMERIC_FIELDS.index("price")] = -1
     return ScoreRequest(
         query=noise(sets, EMBEDDING_DIM),
-        user=noise(sets, EMBEDDING_DIM),
+        user=noise(sets, USER_DIM),
         content=noise(rows, len(MODALITIES), EMBEDDING_DIM),
         mask=random.integers(0, 2, (rows, len(MODALITIES))).astype(np.float32),
         numeric=numeric,
@@ -63,16 +63,24 @@ async def test_it_is_ready(scorer: Scorer) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 100, 3000, 45_000])
 async def test_contributions_sum_to_the_logit(scorer: Scorer, rows: int) -> None:
-    scores = await scorer.score(a_request(rows))
+    scores = await scorer.score(a_request(rows), explain=True)
     assert scores.logit.shape == (rows,)
+    assert scores.contributions is not None
     assert scores.contributions.shape == (rows, len(CONTRIBUTIONS))
     assert scores.logit.dtype == scores.contributions.dtype == np.float32
     np.testing.assert_allclose(scores.contributions.sum(1), scores.logit, atol=1e-5)
 
 
+async def test_contributions_are_there_only_if_asked_for(scorer: Scorer) -> None:
+    plain, explained = await scorer.score(a_request(30)), await scorer.score(a_request(30), explain=True)
+    assert plain.contributions is None
+    np.testing.assert_allclose(plain.logit, explained.logit, atol=1e-5)
+
+
 async def test_no_rows_no_scores(scorer: Scorer) -> None:
-    scores = await scorer.score(empty_request(queries=0, rows=0))
+    scores = await scorer.score(empty_request(queries=0, rows=0), explain=True)
     assert scores.logit.shape == (0,)
+    assert scores.contributions is not None
     assert scores.contributions.shape == (0, len(CONTRIBUTIONS))
 
 
@@ -94,7 +102,8 @@ async def test_a_request_of_any_size_is_answered(scorer: Scorer) -> None:
 
 async def test_what_is_masked_has_no_part(scorer: Scorer) -> None:
     request = a_request(50)
-    scores = await scorer.score(request)
+    scores = await scorer.score(request, explain=True)
+    assert scores.contributions is not None
     parts = scores.contributions[:, : len(MODALITIES)]
     assert not parts[request.mask == 0].any()
     other = replace(request, content=np.where(request.mask[..., None] > 0, request.content, np.float32(9)))
@@ -158,7 +167,9 @@ async def test_it_works_again_after_close(scorer: Scorer) -> None:
 async def test_triton_gives_what_the_nets_give_in_process(triton: TritonServer) -> None:
     here, there = InProcessScorer(), TritonScorer(triton.address, score_timeout_s=10)
     request = a_request(1000)
-    want, got = await here.score(request), await there.score(request)
+    want, got = await here.score(request, explain=True), await there.score(request, explain=True)
+    assert want.contributions is not None
+    assert got.contributions is not None
     np.testing.assert_allclose(got.logit, want.logit, atol=1e-4)
     np.testing.assert_allclose(got.contributions, want.contributions, atol=1e-4)
     content = [await scorer.encode_products(PRODUCTS) for scorer in (here, there)]

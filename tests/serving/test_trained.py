@@ -62,7 +62,8 @@ async def test_a_colour_that_no_title_names_is_found_by_the_picture(
 
 async def test_only_the_contribution_of_the_image_differs_between_pictures(scorer: InProcessScorer) -> None:
     shirts = [ProductContent(c, title="T恤", image=draw("t-shirt", c, Random(1))) for c in COLOURS]
-    scores = await scorer.score(await request_of(scorer, "白色T恤", shirts))
+    scores = await scorer.score(await request_of(scorer, "白色T恤", shirts), explain=True)
+    assert scores.contributions is not None
     spread = np.ptp(scores.contributions, axis=0)
     image = CONTRIBUTIONS.index("image")
     assert spread[image] > 1

@@ -96,12 +96,12 @@ def test_what_never_varied_is_silenced_without_changing_a_score() -> None:
     clicks = NUMERIC_FIELDS.index("clicks_24h")
     request.numeric[:, clicks] = 3
     tensors = {name: torch.from_numpy(getattr(request, name)) for name in type(request).__slots__}
-    before, _ = ranker(**tensors)
+    before = ranker(**tensors)
     assert silence(ranker, request.numeric) == ["clicks_24h"]
-    after, _ = ranker(**tensors)
+    after = ranker(**tensors)
     torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
     tensors["numeric"][:, clicks] = 500
-    moved, _ = ranker(**tensors)
+    moved = ranker(**tensors)
     torch.testing.assert_close(moved, after)
 
 
@@ -145,12 +145,12 @@ def test_weights_for_other_inputs_are_refused(tmp_path: Path) -> None:
     other = tmp_path / "weights.safetensors"
     save_file(load_file(committed), other, {**read_header(committed), "input_hash": "0123456789abcdef"})
     with pytest.raises(BundleMismatch, match=f"0123456789abcdef, this code has {input_hash()}"):
-        load(Ranker(), other)
+        load("ranker", other)
 
 
 def test_weights_of_another_net_are_refused() -> None:
-    with pytest.raises(BundleMismatch, match="does not hold the weights of Ranker"):
-        load(Ranker(), weights_file(REPOSITORY, "query_encoder"))
+    with pytest.raises(BundleMismatch, match="does not hold the weights of ranker"):
+        load("ranker", weights_file(REPOSITORY, "query_encoder"))
 
 
 def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:

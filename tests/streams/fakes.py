@@ -271,11 +271,11 @@ class FakeScorer:
             mask[row, MODALITIES.index("text")] = bool(product.text)
         return ContentVectors(content, mask)
 
-    async def score(self, request: ScoreRequest, version: int | None = None) -> Scores:
+    async def score(self, request: ScoreRequest, version: int | None = None, *, explain: bool = False) -> Scores:
         self.requests.append(request)
         await self._answer()
         contributions = fake_contributions(request)
-        return Scores(contributions.sum(axis=1), contributions)
+        return Scores(contributions.sum(axis=1), contributions if explain else None)
 
     async def ready(self) -> bool:
         await asyncio.sleep(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from serving.requests import CONTRIBUTIONS
 from streams import reranking
 from streams.records import encode_record
 from streams.reranking import standing_of
@@ -191,7 +192,7 @@ def test_contributions_are_there_where_they_are_asked_for(lists: Lists) -> None:
     lists.register("t", [("a", 1.0), ("b", 2.0)], context={"explain": True})
     (ranking,) = lists.rank()
     assert ranking.contributions is not None
-    assert ranking.contributions[:, -1].tolist() == [2.0, 1.0], "in order of rank"
+    assert ranking.contributions[:, CONTRIBUTIONS.index("retrieval")].tolist() == [2.0, 1.0], "in order of rank"
     lists.price("b", 4000)
     (ranking,) = lists.rank()
     assert ranking.contributions is not None
