@@ -8,6 +8,7 @@ Read in the order of the data:
     preprocess/      text and attributes -> ids, media bytes -> numbers, on the client's side     (pure)
     users.py         the last events of a user -> one vector                                 (pure)
     scorer.py        the door to Triton
+    control.py       the same door for those who load models
     ranking.py       scores and stock -> order; what to do without a model                   (pure)
     retrieval.py     query -> the candidates a shop's text search would find                 (pure)
     datasets/        real purchases and drawn shirts, as events

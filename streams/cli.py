@@ -20,6 +20,8 @@ VERBS = {
     "dead-letters": "read what was rejected, and why",
     "train": "fit the ranker",
     "export": "put trained weights into a model repository, as a new version",
+    "models": "list the bundles of a repository, and which one is in force",
+    "rollback": "put an earlier bundle into force again",
 }
 
 

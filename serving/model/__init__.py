@@ -12,6 +12,7 @@ Read in the order of the data:
     metrics.py    how good an order is: NDCG, MRR, AUC, calibration, bootstrap intervals                  (pure)
     evaluate.py   NDCG@10 of the model, of popularity, and of the model with a part of it masked
     export.py     weights -> a new version in a model repository
+    versions.py   which versions belong together, and which of them the server is to hold
 
 Nothing here is imported by a worker: torch stays behind Triton.
 """

@@ -1,40 +1,54 @@
 """Trained weights -> a new version in a model repository, complete or not at all."""
 
 import shutil
+from filecmp import cmp
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from serving.errors import ServingError
-from serving.model.bundle import REPOSITORY, WEIGHTS, check_header, newest_version, read_header
+from serving.model.bundle import REPOSITORY, WEIGHTS, check_header, newest_version, read_header, weights_file
+from serving.model.versions import CONFIG
 from serving.requests import MODELS
 
-CONFIG: Final = "config.pbtxt"
 CODE: Final = "model.py"
 
 
 def export(weights: Path, repository: Path) -> dict[str, int]:
-    """Put the weights of a folder (one `<model>.safetensors` each) into a repository; returns the new versions.
+    """Put the weights of a folder (one `<model>.safetensors` each) into a repository; returns the newest versions.
 
-    A version appears by one rename of a complete folder, so a server never reads half of it; nothing that is there
-    is touched. The tracked repository is refused: commands serve a copy of it, `adopt` changes it.
+    A model whose weights are those of its newest version gets no other one: nobody need encode anything anew for a
+    ranker trained on frozen towers. A version appears by one rename of a complete folder, so a server never reads half
+    of it; nothing that is there is touched. The tracked repository is refused: commands serve a copy of it, `adopt`
+    changes it.
     """
     if repository.resolve() == REPOSITORY:
         raise ServingError(f"{repository} is the tracked model repository; export to a copy of it")
     _check(weights)
-    version = 1 + max(newest_version(repository, model) for model in MODELS)
-    for model in MODELS:
-        folder = repository / model
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / CONFIG).is_file():
-            shutil.copy(REPOSITORY / model / CONFIG, folder)
-        with TemporaryDirectory(dir=repository.parent, prefix=f"{model}-") as made:
-            complete = Path(made) / str(version)
-            complete.mkdir()
-            shutil.copy(_code(model), complete / CODE)
-            shutil.copy(weights / f"{model}.safetensors", complete / WEIGHTS)
-            complete.rename(folder / str(version))
-    return dict.fromkeys(MODELS, version)
+    newest = {model: newest_version(repository, model) for model in MODELS}
+    number = 1 + max(newest.values())
+    for model, version in newest.items():
+        if version == 0 or not _is_same(weights, repository, model, version):
+            _add(weights, repository, model, number)
+            newest[model] = number
+    return newest
+
+
+def _is_same(weights: Path, repository: Path, model: str, version: int) -> bool:
+    return cmp(weights / f"{model}.safetensors", weights_file(repository, model, version), shallow=False)
+
+
+def _add(weights: Path, repository: Path, model: str, version: int) -> None:
+    folder = repository / model
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / CONFIG).is_file():
+        shutil.copy(REPOSITORY / model / CONFIG, folder)
+    with TemporaryDirectory(dir=repository.parent, prefix=f"{model}-") as made:
+        complete = Path(made) / str(version)
+        complete.mkdir()
+        shutil.copy(_code(model), complete / CODE)
+        shutil.copy(weights / f"{model}.safetensors", complete / WEIGHTS)
+        complete.rename(folder / str(version))
 
 
 def adopt(weights: Path, repository: Path = REPOSITORY) -> dict[str, int]:
