@@ -1,0 +1,20 @@
+"""`freshrank bench`: ours beside a floor that does nothing and beside what people would otherwise build, in one run.
+
+    surroundings.py  where a run happens; children that report in JSON
+    world.py         products, sets and events from a seed
+    rows.py          what a suite finds, as a table, JSON and Markdown
+
+    latency.py       event produced -> ranking received
+    ingest.py        records a second through one worker
+    store.py         rows written and read
+    scoring.py       rows through Triton
+    scale.py         cost and memory as sets and products grow; workers, starts and kills
+
+    suites.py        the suites by name, run one after the other
+    capacity.py      what a shop of any size needs, from measured figures                      (pure)
+    page.py          docs/performance.md
+    peers/           floors and peers, most of them processes of their own
+
+In every suite floor and peers run in the same process tree, on the same data, in turns with ours: a ratio is made of
+figures of the same run, and is as good on a busy machine as on an idle one.
+"""

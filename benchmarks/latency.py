@@ -1,0 +1,480 @@
+"""Latency: price event produced -> ranking received, at a steady rate of single records, beside floor and peer.
+
+    ours    Publisher's records -> catalog -> product worker -> feature-changes -> ranking worker -> rankings
+    floor   the same three hops by bare aiokafka in as many processes, and one bare Triton call of the same rows
+    peer    the textbook build, one event at a time: at any of the rates it would only fall behind
+
+Every ranking that arrives counts, from the moment that the earliest event it reflects was handed to the producer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaConsumer
+from kafka.admin import KafkaAdminClient
+from numpy.typing import NDArray
+
+from benchmarks.peers.hops import EVENT, plain_consumer, plain_producer
+from benchmarks.rows import Finding, Row, Sample, Target
+from benchmarks.surroundings import Child, Surroundings
+from benchmarks.world import World, now_ms
+from feature_repo.events import Product
+from streams.client import Connection, Publisher, RankingsReader, Registrar
+from streams.local.engine import LocalEngine
+from streams.local.part import PartFailed
+from streams.records import CATALOG, FEATURE_CHANGES, RANKINGS, as_map, decode_change, decode_changes, encode_record
+from streams.records import partition_for
+from streams.settings import Settings
+
+FLOOR_TOPICS = ("bench-hop-1", "bench-hop-2", "bench-hop-3")
+PEER_TOPICS = ("bench-textbook-prices", "bench-textbook-rankings")
+#: bytes of the floor's messages: a price patch, a changed row, a ranking of 100
+FLOOR_SIZES = (100, 200, 1_700)
+WARM_UP_S = 3.0
+QUIET_S = 1.5
+SETTLE_S = 300.0
+DRAIN_S = 60.0
+#: one event at a time may take this long
+ANSWER_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    uniform: World
+    skewed: World | None
+    rates: tuple[int, ...]
+    skewed_rates: tuple[int, ...]
+    seconds: float
+    single_events: int
+
+
+FULL = Plan(World(5_000, 2_000, 100), World(5_000, 2_000, 100, skewed=True), (50, 200, 1_000), (50, 200), 20.0, 12)
+QUICK = Plan(World(300, 40, 20), None, (50,), (), 2.0, 3)
+
+
+@dataclass(slots=True)
+class Timing:
+    """Latencies (ms) of one run, one a ranking; `rerank` are those from changed row received to ranking received."""
+
+    total: NDArray[np.float64]
+    rerank: NDArray[np.float64] | None
+    events: int
+    seconds: float
+
+    def percentile(self, percent: float) -> float:
+        return float(np.percentile(self.total, percent))
+
+
+class Lane(ABC):
+    """One way from an event to its rankings: events go in, arrivals are told by the event's number in this run."""
+
+    def __init__(self, settings: Settings, world: World) -> None:
+        self.settings = settings
+        self.world = world
+        self.sent_at: list[float] = []
+        self.arrivals: list[tuple[Any, float]] = []
+        self.heard = 0.0
+        self._acks: list[asyncio.Future[Any]] = []
+        self._producer = plain_producer(settings)
+
+    @abstractmethod
+    async def _send(self, number: int, event: Product) -> None:
+        """Hand the event over."""
+
+    @abstractmethod
+    def _take(self, record: Any, now: float) -> None:
+        """A record of the topic that rankings come on."""
+
+    @abstractmethod
+    def _resolved(self) -> Iterable[tuple[int, float]]:
+        """(number of the event, when) of every arrival of this run."""
+
+    def rerank(self) -> NDArray[np.float64] | None:
+        """Latencies (ms) from changed row received to ranking received, where the lane can tell."""
+        return None
+
+    def forget(self) -> None:
+        """Begin a run."""
+        self.sent_at, self.arrivals, self._acks = [], [], []
+
+    async def send(self, event: Product) -> None:
+        """The next event of this run."""
+        self.sent_at.append(time.perf_counter())
+        await self._send(len(self.sent_at) - 1, event)
+
+    @asynccontextmanager
+    async def open(self, topic: str) -> AsyncIterator[None]:
+        """Connected, and reading what comes from now on."""
+        await self._producer.start()
+        consumer = await plain_consumer(self.settings, topic)
+        reading = asyncio.create_task(self._read(consumer))
+        try:
+            yield
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await consumer.stop()
+            await self._producer.stop()
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            for records in (await consumer.getmany(timeout_ms=1000)).values():
+                self.heard = time.perf_counter()
+                for record in records:
+                    self._take(record, self.heard)
+
+    async def offered(self, events: Iterable[Product], rate: float, seconds: float) -> Timing:
+        """Send at an even pace, whatever comes back; then wait until nothing more comes."""
+        self.forget()
+        began = time.perf_counter()
+        for number, event in enumerate(events):
+            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+            await self.send(event)
+        await asyncio.gather(*self._acks)
+        self.heard = ended = time.perf_counter()
+        while time.perf_counter() - self.heard < QUIET_S and time.perf_counter() - ended < DRAIN_S:
+            await asyncio.sleep(0.05)
+        return self._timing(seconds)
+
+    async def one_at_a_time(self, events: Iterable[Product]) -> float:
+        """Median time (ms) from an event to the last of its rankings, each event after the one before was answered."""
+        taken = []
+        for event in events:
+            expected = self.expected(event)
+            if not expected:
+                continue
+            self.forget()
+            await self.send(event)
+            deadline = time.perf_counter() + ANSWER_S
+            while len(self.arrivals) < expected:
+                if time.perf_counter() > deadline:
+                    raise PartFailed(f"{len(self.arrivals)} of {expected} rankings of an event within {ANSWER_S:g} s")
+                await asyncio.sleep(0.001)
+            taken.append((self.heard - self.sent_at[0]) * 1000)
+        return float(np.median(taken))
+
+    def expected(self, event: Product) -> int:
+        """How many rankings follow from the event."""
+        return int(self.world.holders[int(event.product_id[1:])])
+
+    def _timing(self, seconds: float) -> Timing:
+        pairs = list(self._resolved())
+        if not pairs:
+            raise PartFailed(f"no ranking of {len(self.sent_at)} events arrived")
+        total = np.array([(now - self.sent_at[number]) * 1000 for number, now in pairs])
+        return Timing(total, self.rerank(), len(self.sent_at), seconds)
+
+
+class _Caused(msgspec.Struct):
+    """What of a ranking is looked at; everything else is skipped."""
+
+    caused_by: tuple[str, str, int, int] | None
+
+
+class Ours(Lane):
+    """The engine. A ranking names the row that caused it, whose version is the event's offset + 1."""
+
+    def __init__(self, settings: Settings, world: World) -> None:
+        super().__init__(settings, world)
+        self._decoder = msgspec.msgpack.Decoder(_Caused)
+        self._changed_at: dict[tuple[str, int], float] = {}
+        self._places: list[tuple[str, asyncio.Future[Any]]] = []
+
+    def forget(self) -> None:
+        super().forget()
+        self._changed_at, self._places = {}, []
+
+    @asynccontextmanager
+    async def open(self, topic: str) -> AsyncIterator[None]:
+        async with super().open(topic):
+            consumer = await plain_consumer(self.settings, FEATURE_CHANGES)
+            reading = asyncio.create_task(self._read_changes(consumer))
+            try:
+                yield
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+                await consumer.stop()
+
+    async def _send(self, number: int, event: Product) -> None:
+        key = event.product_id
+        partition = partition_for(key, self.settings.partitions)
+        ack = await self._producer.send(CATALOG, encode_record(event), key=key.encode(), partition=partition)
+        self._acks.append(ack)
+        self._places.append((key, ack))
+
+    def _take(self, record: Any, now: float) -> None:
+        if record.value is not None:
+            caused_by = self._decoder.decode(record.value).caused_by
+            if caused_by is not None:
+                self.arrivals.append(((caused_by[1], caused_by[2]), now))
+
+    async def _read_changes(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            for records in (await consumer.getmany(timeout_ms=1000)).values():
+                now = time.perf_counter()
+                for record in records:
+                    decoded = decode_changes(record.value)
+                    for row in () if isinstance(decoded, dict) else decoded[1]:
+                        change = decode_change(row)
+                        self._changed_at.setdefault((change.entity, _version(change.blob)), now)
+
+    def _resolved(self) -> Iterable[tuple[int, float]]:
+        numbers = {(key, ack.result().offset + 1): number for number, (key, ack) in enumerate(self._places)}
+        return [(numbers[cause], now) for cause, now in self.arrivals if cause in numbers]
+
+    def rerank(self) -> NDArray[np.float64] | None:
+        found = [(now - self._changed_at[cause]) * 1000 for cause, now in self.arrivals if cause in self._changed_at]
+        return np.array(found) if found else None
+
+
+class Floor(Lane):
+    """Bare hops. The message says how many rows the model would score for the event."""
+
+    async def _send(self, number: int, event: Product) -> None:
+        value = EVENT.pack(number, max(1, self.expected(event))).ljust(FLOOR_SIZES[0], b".")
+        self._acks.append(await self._producer.send(FLOOR_TOPICS[0], value))
+
+    def _take(self, record: Any, now: float) -> None:
+        self.arrivals.append((EVENT.unpack_from(record.value)[0], now))
+
+    def _resolved(self) -> Iterable[tuple[int, float]]:
+        return self.arrivals
+
+
+class Textbook(Lane):
+    """The peer. A ranking carries the number of its event."""
+
+    async def _send(self, number: int, event: Product) -> None:
+        value = msgpack.packb({**as_map(event), "number": number})
+        self._acks.append(await self._producer.send(PEER_TOPICS[0], value, key=event.product_id.encode()))
+
+    def _take(self, record: Any, now: float) -> None:
+        self.arrivals.append((msgpack.unpackb(record.value)["number"], now))
+
+    def _resolved(self) -> Iterable[tuple[int, float]]:
+        return self.arrivals
+
+
+@dataclass(slots=True)
+class _Runs:
+    """Timings by rate, and the answers to single events, of interleaved runs."""
+
+    ours: dict[int, list[Timing]] = field(default_factory=dict)
+    floor: dict[int, list[Timing]] = field(default_factory=dict)
+    single_ours: list[float] = field(default_factory=list)
+    single_peer: list[float] = field(default_factory=list)
+
+    def add(self, rate: int, ours: Timing, floor: Timing) -> None:
+        self.ours.setdefault(rate, []).append(ours)
+        self.floor.setdefault(rate, []).append(floor)
+
+
+def run(around: Surroundings) -> Finding:
+    """The engine, the floor's relays and the textbook build side by side on one broker, Redis and Triton."""
+    plan = QUICK if around.quick else FULL
+    workers = {"product": 1, "content": 1, "ranking": 1}
+    engine = LocalEngine(
+        around.folder / "latency", around.kafka_home, workers=workers, heartbeats="owner", say=around.say
+    )
+    around.say("latency: starting the parts and the workers")
+    with engine.running(), ExitStack() as children:
+        engine.wait_until_consuming()
+        settings = engine.settings
+        _make_topics(settings)
+        _open_shop(around, engine, plan.uniform)
+        for child in (*_relays(engine), _textbook(engine, plan.uniform)):
+            children.enter_context(child)
+            around.say(f"latency: waiting for {child.name}")
+            child.wait_for("ready")
+        rows = _rows(asyncio.run(_measure(around, settings, plan, plan.uniform)), plan.uniform, around)
+        if plan.skewed is not None:
+            _replace_sets(around, engine, plan.uniform, plan.skewed)
+            rows += _rows(asyncio.run(_measure(around, settings, plan, plan.skewed)), plan.skewed, around)
+    return Finding("latency", tuple(rows), _about(plan))
+
+
+def _about(plan: Plan) -> tuple[str, ...]:
+    world = plan.uniform
+    return (
+        f"price event produced → ranking received: {world.sets:,} sets × {world.candidates} of {world.products:,} "
+        "products, events Zipf over products; every ranking counts, from the earliest event it reflects",
+        "floor: three bare aiokafka hops in as many processes and one bare Triton call of the event's rows",
+        "peer: a Faust agent with Feast's own API and one Triton call, given one event at a time: with no queue at all",
+    )
+
+
+# --- the shop ------------------------------------------------------------------------------------------------------
+
+
+def _make_topics(settings: Settings) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=settings.kafka)
+    try:
+        made = {"num_partitions": settings.partitions, "replication_factor": 1}
+        names = (*FLOOR_TOPICS, *PEER_TOPICS)
+        admin.create_topics(dict.fromkeys(names, made))
+        admin.wait_for_topics(list(names))
+    finally:
+        admin.close()
+
+
+def _open_shop(around: Surroundings, engine: LocalEngine, world: World) -> None:
+    """Products, their vectors, then the sets, until everything that follows from them has come to rest."""
+    connection = Connection.from_settings(engine.settings)
+    with Publisher(connection) as publisher:
+        publisher.publish_many(world.catalog(now_ms()))
+    _wait_until_read(around, engine)
+    _register(around, engine, world)
+
+
+def _register(around: Surroundings, engine: LocalEngine, world: World) -> None:
+    connection = Connection.from_settings(engine.settings)
+    with Registrar(connection) as registrar:
+        for result_set in world.result_sets(now_ms()):
+            registrar.register(result_set)
+    deadline = time.monotonic() + SETTLE_S
+    with RankingsReader(connection) as reader:
+        while (there := sum(set_id.startswith(world.name) for set_id in reader.latest())) < world.sets:
+            around.say(f"latency: {there:,} of {world.sets:,} {world.name} sets are ranked")
+            if time.monotonic() > deadline:
+                raise PartFailed(f"{there} of {world.sets} sets were ranked within {SETTLE_S:g} s")
+            time.sleep(1.0)
+    _wait_until_read(around, engine)
+
+
+def _replace_sets(around: Surroundings, engine: LocalEngine, old: World, new: World) -> None:
+    with Registrar(Connection.from_settings(engine.settings)) as registrar:
+        for number in range(old.sets):
+            registrar.unregister(old.set_id(number))
+    _register(around, engine, new)
+
+
+def _wait_until_read(around: Surroundings, engine: LocalEngine) -> None:
+    """Until no worker is behind, twice in a row: what one has read may give another something to do."""
+    deadline = time.monotonic() + SETTLE_S
+    quiet = 0
+    while quiet < 2:
+        engine.supervisor.poll()
+        lag = sum(row.lag for row in engine.snapshot().partitions())
+        quiet = 0 if lag else quiet + 1
+        if lag:
+            around.say(f"latency: workers are {lag:,} messages behind")
+        if time.monotonic() > deadline:
+            raise PartFailed(f"workers are still {lag} messages behind after {SETTLE_S:g} s")
+        time.sleep(1.0)
+
+
+def _relays(engine: LocalEngine) -> list[Child]:
+    first, second, third = FLOOR_TOPICS
+    plain = {"source": first, "target": second, "size": FLOOR_SIZES[1], "scores": False}
+    scoring = {"source": second, "target": third, "size": FLOOR_SIZES[2], "scores": True}
+    folder = engine.run_dir / "peers"
+    return [
+        Child(name, "benchmarks.peers.hops", told, folder, engine.environment)
+        for name, told in (("relay", plain), ("scoring-relay", scoring))
+    ]
+
+
+def _textbook(engine: LocalEngine, world: World) -> Child:
+    folder = engine.run_dir / "peers"
+    sets = [[one.result_set_id, one.query, one.candidates] for one in world.result_sets(0)]
+    products = [world.product_id(number) for number in range(world.products)]
+    file = folder / "world.msgpack"
+    _write(file, msgpack.packb([products, sets]))
+    prices, rankings = PEER_TOPICS
+    told = {
+        "prices": prices,
+        "rankings": rankings,
+        "sets": str(file.resolve()),
+        "redis": engine.stack.redis.address,
+        "folder": str((folder / "textbook").resolve()),
+    }
+    return Child("textbook", "benchmarks.peers.textbook", told, folder, engine.environment)
+
+
+def _write(file: Path, data: bytes | None) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data or b"")
+
+
+# --- measuring -----------------------------------------------------------------------------------------------------
+
+
+async def _measure(around: Surroundings, settings: Settings, plan: Plan, world: World) -> _Runs:
+    ours, floor, peer = Ours(settings, world), Floor(settings, world), Textbook(settings, world)
+    runs = _Runs()
+    rates = plan.skewed_rates if world.skewed else plan.rates
+    async with ours.open(RANKINGS), floor.open(FLOOR_TOPICS[-1]), peer.open(PEER_TOPICS[-1]):
+        for lane in (ours, floor):
+            await lane.offered(world.price_events(round(WARM_UP_S * rates[0]), seed=0), rates[0], WARM_UP_S)
+        for repeat in range(around.repeats):
+            for rate in rates:
+                seed = 1_000 * (repeat + 1) + rate
+                events = round(plan.seconds * rate)
+                timings = [
+                    await lane.offered(world.price_events(events, seed), rate, plan.seconds) for lane in (ours, floor)
+                ]
+                runs.add(rate, *timings)
+                told = ", floor ".join(f"p50 {timing.percentile(50):.1f} ms" for timing in timings)
+                around.say(f"latency: run {repeat + 1} of {around.repeats}, {world.name}, {rate}/s: ours {told}")
+            if not world.skewed:
+                for lane, found in ((ours, runs.single_ours), (peer, runs.single_peer)):
+                    events = plan.single_events
+                    found.append(await lane.one_at_a_time(world.price_events(events, seed=7_000 + repeat)))
+                around.say(
+                    f"latency: run {repeat + 1} of {around.repeats}, one at a time: ours {runs.single_ours[-1]:.1f} ms, "
+                    f"textbook {runs.single_peer[-1]:.1f} ms"
+                )
+    return runs
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+
+
+def _rows(runs: _Runs, world: World, around: Surroundings) -> list[Row]:
+    rows: list[Row] = []
+    where = "Zipf candidates, " if world.skewed else ""
+    for rate, ours in runs.ours.items():
+        is_promised = around.is_apache and not world.skewed and rate <= 200
+        for percent in (50, 95, 99, 100):
+            name = f"{where}{rate}/s, {'max' if percent == 100 else f'p{percent}'}"
+            peers: Sequence[float | None] = (
+                runs.single_peer if percent == 50 and runs.single_peer else [None] * len(ours)
+            )
+            samples = tuple(
+                Sample(timing.percentile(percent), bare.percentile(percent), peer)
+                for timing, bare, peer in zip(ours, runs.floor[rate], peers, strict=True)
+            )
+            targets = {50: (Target(1.6, "floor"), Target(0.1, "peer")), 99: (Target(3.0, "floor"),)}
+            rows.append(Row(name, "ms", samples, targets.get(percent, ()) if is_promised else ()))
+        rankings = tuple(Sample(len(timing.total) / timing.events) for timing in ours)
+        rows.append(Row(f"{where}{rate}/s, rankings an event", "", rankings))
+        changes = tuple(Sample(float(np.percentile(t.rerank, 99))) for t in ours if t.rerank is not None)
+        if changes:
+            limit = (Target(10.0),) if is_promised else ()
+            rows.append(Row(f"{where}{rate}/s, changed row received → ranking received, p99", "ms", changes, limit))
+    if runs.single_ours:
+        pairs = zip(runs.single_ours, runs.single_peer, strict=True)
+        single = tuple(Sample(mine, None, theirs) for mine, theirs in pairs)
+        rows.append(Row("one event at a time, until its last ranking, p50", "ms", single, (Target(0.1, "peer"),)))
+    return rows
+
+
+def _version(blob: bytes) -> int:
+    from feature_repo.row import HEADER
+
+    version: int = HEADER.unpack_from(blob)[3]
+    return version
