@@ -10,6 +10,8 @@ from streams.settings import Settings
 
 #: `dead-letter` takes this much more than the inputs, for its headers
 HEADROOM_BYTES = 65_536
+#: of one batch. aiokafka's 16 KiB hold five rankings, and batches of a partition wait for each other's answers
+BATCH_BYTES = 262_144
 
 
 class KafkaSender:
@@ -31,6 +33,7 @@ class KafkaSender:
             acks="all",
             enable_idempotence=settings.kafka_kind == "apache",
             max_request_size=settings.limits.message_bytes + HEADROOM_BYTES,
+            max_batch_size=BATCH_BYTES,
             request_timeout_ms=30_000,
             retry_backoff_ms=100,
             **settings.security(),
