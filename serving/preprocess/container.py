@@ -1,0 +1,51 @@
+"""The door to FFmpeg (by PyAV): a stranger's bytes -> an open file, from which nothing else can be reached.
+
+The format follows from the first bytes and is forced, so a playlist is never taken for a film. Formats, codecs and
+protocols are listed: what is not needed cannot be attacked, and no address or path inside a file is opened.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+
+import av
+from av.container import InputContainer
+
+from serving.errors import BadMedia
+
+#: offset, first bytes, and the demuxer that reads what begins so
+Signature = tuple[int, bytes, str]
+
+#: streams of one file; the others are not looked at
+_STREAMS = 8
+
+
+@contextmanager
+def opened(
+    data: bytes, kind: str, signatures: Sequence[Signature], codecs: Sequence[str], max_pixels: int
+) -> Iterator[InputContainer]:
+    """The file, open, while the block runs.
+
+    Raises BadMedia when no signature fits; whatever FFmpeg says of the bytes, here or in the block, becomes BadMedia,
+    except that memory ran out (MemoryError), which may not be the file's fault.
+    """
+    demuxer = next((name for offset, mark, name in signatures if data.startswith(mark, offset)), None)
+    if demuxer is None:
+        raise BadMedia(f"{kind} of an unknown format, its first bytes are {data[:12]!r}")
+    options = {
+        "format_whitelist": demuxer,
+        "codec_whitelist": ",".join(codecs),
+        "protocol_whitelist": "none",
+        "max_streams": str(_STREAMS),
+        "max_pixels": str(max_pixels),
+        "threads": "1",
+    }
+    try:
+        with av.open(BytesIO(data), "r", format=demuxer, options=options) as container:
+            yield container
+    except (BadMedia, MemoryError):
+        raise
+    except av.FFmpegError as error:
+        raise BadMedia(f"{kind} cannot be decoded: {error.strerror}") from error
+    except Exception as error:  # PyAV raises whatever comes to hand on broken bytes
+        raise BadMedia(f"{kind} cannot be decoded: {type(error).__name__}: {error}") from error
