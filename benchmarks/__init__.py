@@ -1,6 +1,7 @@
 """`freshrank bench`: ours beside a floor that does nothing and beside what people would otherwise build, in one run.
 
-    surroundings.py  where a run happens; children that report in JSON
+    surroundings.py  where a run happens; children that are asked and tell in JSON
+    telling.py       the child's side of that
     world.py         products, sets and events from a seed
     rows.py          what a suite finds, as a table, JSON and Markdown
 

@@ -30,11 +30,20 @@ from benchmarks.rows import Finding, Row, Sample, Target
 from benchmarks.surroundings import Child, Surroundings
 from benchmarks.world import World, now_ms
 from feature_repo.events import Product
+from feature_repo.row import HEADER
 from streams.client import Connection, Publisher, RankingsReader, Registrar
 from streams.local.engine import LocalEngine
 from streams.local.part import PartFailed
-from streams.records import CATALOG, FEATURE_CHANGES, RANKINGS, as_map, decode_change, decode_changes, encode_record
-from streams.records import partition_for
+from streams.records import (
+    CATALOG,
+    FEATURE_CHANGES,
+    RANKINGS,
+    as_map,
+    decode_change,
+    decode_changes,
+    encode_record,
+    partition_for,
+)
 from streams.settings import Settings
 
 FLOOR_TOPICS = ("bench-hop-1", "bench-hop-2", "bench-hop-3")
@@ -434,10 +443,8 @@ async def _measure(around: Surroundings, settings: Settings, plan: Plan, world: 
                 for lane, found in ((ours, runs.single_ours), (peer, runs.single_peer)):
                     events = plan.single_events
                     found.append(await lane.one_at_a_time(world.price_events(events, seed=7_000 + repeat)))
-                around.say(
-                    f"latency: run {repeat + 1} of {around.repeats}, one at a time: ours {runs.single_ours[-1]:.1f} ms, "
-                    f"textbook {runs.single_peer[-1]:.1f} ms"
-                )
+                told = f"ours {runs.single_ours[-1]:.1f} ms, textbook {runs.single_peer[-1]:.1f} ms"
+                around.say(f"latency: run {repeat + 1} of {around.repeats}, one at a time: {told}")
     return runs
 
 
@@ -474,7 +481,5 @@ def _rows(runs: _Runs, world: World, around: Surroundings) -> list[Row]:
 
 
 def _version(blob: bytes) -> int:
-    from feature_repo.row import HEADER
-
     version: int = HEADER.unpack_from(blob)[3]
     return version

@@ -1,4 +1,4 @@
-"""What every suite is given: where it runs, how long it may take, and children that report in JSON."""
+"""What every suite is given: where it runs, how long it may take, and children that are asked and tell in JSON."""
 
 from __future__ import annotations
 
@@ -153,14 +153,3 @@ class Child:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.process.stop(2.0)
-
-
-def arguments() -> Any:
-    """What the parent of this child asks for."""
-    return json.loads(sys.argv[1])
-
-
-def tell(**facts: object) -> None:
-    """A line for the parent of this child."""
-    sys.stdout.write(json.dumps(facts) + "\n")
-    sys.stdout.flush()

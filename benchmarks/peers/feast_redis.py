@@ -1,4 +1,4 @@
-"""Feast as its documentation has it: the same feature views on Feast's own Redis store, in a repository of their own."""
+"""Feast as its documentation has it: the same feature views on Feast's own Redis store, in their own repository."""
 
 import os
 from collections.abc import Sequence

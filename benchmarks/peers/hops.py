@@ -10,7 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from benchmarks.surroundings import arguments, tell
+from benchmarks.telling import arguments, tell
 from serving.requests import ScoreRequest, empty_request
 from serving.scorer import triton_scorer
 from serving.settings import ServingSettings
@@ -22,7 +22,7 @@ MOST_ROWS = 20_000
 
 
 async def relay(source: str, target: str, *, size: int, scores: bool) -> None:
-    """Pass everything on as messages of `size` bytes, for ever; with `scores` after a Triton call of the events' rows."""
+    """Pass everything on as messages of `size` bytes, for ever; with `scores` after a Triton call of their rows."""
     settings = Settings()
     scorer = triton_scorer(ServingSettings())
     consumer = await plain_consumer(settings, source)

@@ -23,7 +23,7 @@ from faust.transport.drivers import aiokafka as driver
 from numpy.typing import NDArray
 
 from benchmarks.peers.feast_redis import feast_store, fill, frame, numbers_of, ranker_service
-from benchmarks.surroundings import arguments, tell
+from benchmarks.telling import arguments, tell
 from feature_repo.reading import RowReader
 from feature_repo.views import PRODUCT_BEHAVIOR, PRODUCT_CATALOG, PRODUCT_CONTENT
 from serving.ranking import order, rounded
