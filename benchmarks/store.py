@@ -1,0 +1,224 @@
+"""Store: rows written by the engine's compare-and-set, and read to NumPy, beside Feast's Redis store and bare Redis.
+
+ours    `RowStore.flush` (stamps and marker compared inside the script), `RowReader.read_arrays`
+floor   the same bytes by pipelined HSET and HMGET
+peer    Feast's own Redis store: `write_to_online_store`, `get_online_features`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.peers.raw_redis import RawRedis
+from benchmarks.rows import Finding, Row, Sample, Target
+from benchmarks.surroundings import Surroundings, running
+from benchmarks.world import now_ms
+from feature_repo.reading import RowReader
+from feature_repo.row import fixed_dtype, pack_row, pack_stamps
+from feature_repo.row_store import ROWS_PER_SCRIPT, Marker, RowStore, RowWrite, Space, Stored, pack_stored
+from feature_repo.views import PRODUCT_BEHAVIOR, PRODUCT_CATALOG, PRODUCT_CONTENT, View
+from streams.local.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+VIEWS = (PRODUCT_CATALOG, PRODUCT_BEHAVIOR, PRODUCT_CONTENT)
+WRITTEN_ROWS = 1_000
+READ_ROWS = (1, 100, 1_000)
+PROMISED_ROWS = 100
+#: bytes of a packed state, about what a product with an hour of traffic has
+STATE_BYTES = 400
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows of one view, as every side writes them."""
+
+    view: View
+    space: Space
+    entities: list[str]
+    offset: int = 0
+    marker: bytes = b""
+    stamps: bytes = b""
+    _state: bytes = field(default_factory=lambda: bytes(range(256)) * (STATE_BYTES // 256 + 1))
+
+    def next_write(self) -> list[RowWrite]:
+        """Every row with one event more."""
+        self.offset += 1
+        stamps, time_ms = {0: self.offset}, now_ms()
+        rng = np.random.default_rng(self.offset)
+        floats = rng.random((len(self.entities), self.view.float_width), np.float32)
+        strings = ["a text" if kind.dtype == "string" else b"some bytes" for kind in self.view.strings]
+        stored = Stored(stamps, time_ms, time_ms, self._state[:STATE_BYTES])
+        return [
+            RowWrite(
+                entity,
+                self.stamps,
+                pack_row(
+                    self.view,
+                    as_of=time_ms,
+                    event_time=time_ms,
+                    kafka_time=time_ms,
+                    ints=[self.offset] * len(self.view.ints),
+                    floats=numbers,
+                    strings=strings,
+                    stamps=stamps,
+                ),
+                stored,
+                self.offset if self.view is PRODUCT_BEHAVIOR else None,
+            )
+            for entity, numbers in zip(self.entities, floats, strict=True)
+        ]
+
+    async def flush(self, store: RowStore, writes: Sequence[RowWrite]) -> None:
+        """As a worker does: 250 rows a script, the marker in the last one."""
+        after = Marker(self.offset + 1).encode()
+        for start in range(0, len(writes), ROWS_PER_SCRIPT):
+            is_last = start + ROWS_PER_SCRIPT >= len(writes)
+            some = writes[start : start + ROWS_PER_SCRIPT]
+            flushed = await store.flush(self.space, 0, self.marker, after if is_last else b"", some, now_ms())
+            assert flushed.status == "ok", flushed
+        self.marker, self.stamps = after, pack_stamps({0: self.offset})
+
+
+def run(around: Surroundings) -> Finding:
+    """One Redis for all; Feast's rows lie in another database of it."""
+    folder = around.folder / "store"
+    redis = RedisServer(folder)
+    with running(redis):
+        url = f"redis://{redis.address}/0"
+        all_rows = [Rows(view, Space("bench", "topic", view.name), _entities(max(READ_ROWS))) for view in VIEWS]
+        around.say("store: Feast, which takes seconds to import")
+        feast = _Feast(redis.address, around)
+        rows = asyncio.run(_writes(around, url, all_rows, feast))
+        rows += _reads(around, url, all_rows, feast)
+    return Finding("store", tuple(rows), _about())
+
+
+def _about() -> tuple[str, ...]:
+    return (
+        f"write: {WRITTEN_ROWS:,} rows of {PRODUCT_BEHAVIOR.name}, numbers and {STATE_BYTES} bytes of state; read: "
+        "every feature of the ranker (catalog, behaviour, content vectors) of so many candidates, to NumPy",
+        "floor: the same bytes by pipelined HSET and HMGET; peer: Feast's Redis store by Feast's own API",
+    )
+
+
+def _entities(rows: int) -> list[str]:
+    return [f"p{number:06d}" for number in range(rows)]
+
+
+class _Feast:
+    """The peer; feast is imported only here."""
+
+    def __init__(self, redis_address: str, around: Surroundings) -> None:
+        from benchmarks.peers import feast_redis
+
+        self._peer = feast_redis
+        self.store: FeatureStore = feast_redis.feast_store(redis_address, around.folder / "feast")
+        self.service = feast_redis.ranker_service()
+
+    def copy(self, reader: RowReader, rows: Rows) -> Any:
+        """The rows that the engine has, as a DataFrame, and written by Feast."""
+        table = self._peer.frame(rows.view, rows.entities, reader.read(rows.view, rows.entities))
+        self._peer.fill(self.store, rows.view, table)
+        return table
+
+    def read(self, entities: Sequence[str]) -> dict[str, Any]:
+        """Every feature of the ranker, to NumPy columns."""
+        keys = [{"product_id": entity} for entity in entities]
+        found = self.store.get_online_features(self.service, keys).to_dict()
+        return {name: np.array(values) for name, values in found.items() if name != "product_id"}
+
+
+# --- write ---------------------------------------------------------------------------------------------------------
+
+
+async def _writes(around: Surroundings, url: str, all_rows: Sequence[Rows], feast: _Feast) -> list[Row]:
+    store, raw, reader = RowStore(url), RawRedis(url), RowReader(url)
+    tables = {}
+    for rows in all_rows:
+        await rows.flush(store, rows.next_write())
+        await store.publish_space(rows.space)
+        tables[rows.view.name] = feast.copy(reader, rows)
+    rows = next(rows for rows in all_rows if rows.view is PRODUCT_BEHAVIOR)
+    table = tables[PRODUCT_BEHAVIOR.name]
+    samples = []
+    for repeat in range(around.repeats):
+        taken = []
+        for _ in range(_calls(around, 9)):
+            writes = rows.next_write()
+            raws = [(f"raw:{write.entity}", write.reader, pack_stored(write.stored)) for write in writes]
+            began = time.perf_counter()
+            await rows.flush(store, writes)
+            ours = time.perf_counter() - began
+            floor = _seconds(partial(raw.write, raws))
+            peer = _seconds(partial(feast.store.write_to_online_store, PRODUCT_BEHAVIOR.name, table))
+            taken.append((ours, floor, peer))
+        samples.append(_sample(taken))
+        around.say(f"store: write, run {repeat + 1} of {around.repeats}: {samples[-1].value:.1f} ms")
+    await store.close()
+    raw.close()
+    reader.close()
+    targets = (Target(0.04, "peer"), Target(1.2, "floor"))
+    return [Row(f"write {WRITTEN_ROWS:,} rows, compare-and-set", "ms", tuple(samples), targets)]
+
+
+# --- read ----------------------------------------------------------------------------------------------------------
+
+
+def _reads(around: Surroundings, url: str, all_rows: Sequence[Rows], feast: _Feast) -> list[Row]:
+    reader, raw = RowReader(url), RawRedis(url)
+    found = []
+    for size in READ_ROWS:
+        entities = all_rows[0].entities[:size]
+        keys = {rows.view: [rows.space.row(entity) for entity in entities] for rows in all_rows}
+        reads = (partial(_ours, reader, entities), partial(_floor, raw, keys), partial(feast.read, entities))
+        samples = []
+        for repeat in range(around.repeats):
+            samples.append(_sample([[_seconds(read) for read in reads] for _ in range(_calls(around, 21))]))
+            told = f"{samples[-1].value:.2f} ms"
+            around.say(f"store: read {size:,}, run {repeat + 1} of {around.repeats}: {told}")
+        targets = (Target(0.04, "peer"), Target(1.0, "floor")) if size == PROMISED_ROWS else ()
+        found.append(Row(f"read {size:,} candidates, all ranker features, to NumPy", "ms", tuple(samples), targets))
+    reader.close()
+    raw.close()
+    return found
+
+
+def _ours(reader: RowReader, entities: Sequence[str]) -> None:
+    for view in VIEWS:
+        reader.read_arrays(view, entities)
+
+
+def _floor(raw: RawRedis, keys: Mapping[View, Sequence[str]]) -> None:
+    for view, of_view in keys.items():
+        dtype = fixed_dtype(view)
+        np.frombuffer(b"".join(blob[: dtype.itemsize] for blob in raw.read(of_view)), dtype)
+
+
+# --- time ----------------------------------------------------------------------------------------------------------
+
+
+def _calls(around: Surroundings, many: int) -> int:
+    """How many calls of each side make a sample."""
+    return 3 if around.quick else many
+
+
+def _sample(taken: Sequence[Sequence[float]]) -> Sample:
+    """Medians (ms) of calls that took (ours, floor, peer) seconds, in turns; the first turn warms up."""
+    ours, floor, peer = (median(times) * 1000 for times in zip(*taken[1:], strict=True))
+    return Sample(ours, floor, peer)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
