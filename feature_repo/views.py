@@ -16,6 +16,8 @@ MODALITIES = ("text", "image", "video", "audio", "attributes")
 EMBEDDING_DIM = 32
 #: U, the width of a user vector
 USER_DIM = EMBEDDING_DIM
+#: events of a user that a row remembers
+HISTORY_EVENTS = 128
 #: int64 fields carry this where a value is unknown or cleared
 UNKNOWN = -1
 
@@ -145,7 +147,9 @@ USER_BEHAVIOR = View(
         Field("carts_total", "float32", "additions to a cart by the user"),
         Field("orders_total", "float32", "purchase events of the user"),
         Field(
-            "history", "bytes", "last 50 events, msgpack: [[type, product_id, position, event_time], ...], oldest first"
+            "history",
+            "bytes",
+            f"last {HISTORY_EVENTS} events, msgpack: [[type, product_id, position, event_time], ...], oldest first",
         ),
     ),
 )

@@ -8,6 +8,7 @@ gives the same bits. Nothing here looks at a clock.
     user.py       events of a user -> the last of them, and totals
     content.py    vectors of a product
     counting.py   what one event adds to the counts
+    buckets.py    counts in buckets of event time, and running sums over windows
     repeats.py    what a publisher sent twice
     rounding.py   three significant digits
     packing.py    states as bytes
@@ -16,9 +17,7 @@ gives the same bits. Nothing here looks at a clock.
 from feature_repo.features.behavior import (
     CTR_CLICKS,
     CTR_VIEWS,
-    HOUR_BUCKETS,
     HOUR_WINDOWS,
-    MINUTE_BUCKETS,
     MINUTE_WINDOWS,
     BehaviorState,
     behavior_values,
@@ -26,8 +25,8 @@ from feature_repo.features.behavior import (
     next_change,
     pack_behavior,
     unpack_behavior,
-    window,
 )
+from feature_repo.features.buckets import Buckets
 from feature_repo.features.catalog import (
     CONTENT_FIELDS,
     PATCH_FIELDS,
@@ -45,18 +44,19 @@ from feature_repo.features.catalog import (
 )
 from feature_repo.features.content import ContentState, content_values, pack_content, unpack_content
 from feature_repo.features.counting import COLUMNS, counts_of
-from feature_repo.features.repeats import REMEMBER_MS, event_key, is_repeated, remembered
+from feature_repo.features.repeats import REMEMBER_MS, Repeats, event_key
 from feature_repo.features.rounding import three_digits
 from feature_repo.features.user import (
-    HISTORY_EVENTS,
     UserEvent,
     UserState,
     fold_user,
     pack_user,
     unpack_user,
+    user_events,
     user_history,
     user_values,
 )
+from feature_repo.views import HISTORY_EVENTS
 
 __all__ = [
     "COLUMNS",
@@ -64,16 +64,16 @@ __all__ = [
     "CTR_CLICKS",
     "CTR_VIEWS",
     "HISTORY_EVENTS",
-    "HOUR_BUCKETS",
     "HOUR_WINDOWS",
-    "MINUTE_BUCKETS",
     "MINUTE_WINDOWS",
     "PATCH_FIELDS",
     "REMEMBER_MS",
     "BehaviorState",
+    "Buckets",
     "CatalogState",
     "ContentState",
     "Order",
+    "Repeats",
     "UserEvent",
     "UserState",
     "behavior_values",
@@ -88,20 +88,18 @@ __all__ = [
     "fold_behavior",
     "fold_product",
     "fold_user",
-    "is_repeated",
     "next_change",
     "pack_behavior",
     "pack_catalog",
     "pack_content",
     "pack_user",
-    "remembered",
     "three_digits",
     "unpack_behavior",
     "unpack_catalog",
     "unpack_content",
     "unpack_user",
+    "user_events",
     "user_history",
     "user_values",
     "usual_price",
-    "window",
 ]

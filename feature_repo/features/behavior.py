@@ -1,10 +1,10 @@
 """Behaviour of a product: integer counts in event-time buckets, and windows over them."""
 
-from collections.abc import Iterable, Sequence
-
-from msgspec import Struct, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from feature_repo.events import Behavior
+from feature_repo.features.buckets import NEVER, Buckets
 from feature_repo.features.counting import (
     CARTED,
     CLICKED,
@@ -15,80 +15,46 @@ from feature_repo.features.counting import (
     VIEWED,
     counts_of,
 )
-from feature_repo.features.packing import pack, unpack
-from feature_repo.features.repeats import REMEMBER_MS, event_key, is_repeated, remembered
+from feature_repo.features.packing import pack, pack_list, unpack
+from feature_repo.features.repeats import Repeats, event_key
 from feature_repo.features.rounding import three_digits
 from feature_repo.views import HOUR_MS, MINUTE_MS
 
-MINUTE_BUCKETS = 60
-HOUR_BUCKETS = 7 * 24
 #: windows in whole buckets, the current one included
 MINUTE_WINDOWS = (10, 60)
 HOUR_WINDOWS = (24, 168)
 CTR_CLICKS, CTR_VIEWS = 1, 20
 
 
-class BehaviorState(Struct):
+@dataclass(slots=True)
+class BehaviorState:
     """Counts in minute and hour buckets, totals, and the event ids of the last ten minutes of event time."""
 
     newest: int = 0
-    minutes: dict[int, list[int]] = {}
-    hours: dict[int, list[int]] = {}
+    minutes: Buckets = field(default_factory=lambda: Buckets(MINUTE_WINDOWS))
+    hours: Buckets = field(default_factory=lambda: Buckets(HOUR_WINDOWS))
     totals: list[int] = field(default_factory=lambda: [0] * COLUMNS)
-    seen: dict[bytes, int] = {}
+    repeats: Repeats = field(default_factory=Repeats)
 
 
 def fold_behavior(state: BehaviorState, event: Behavior) -> bool:
     """Count the event once. False for an event id seen within ten minutes behind the row's newest event."""
-    key = event_key(event.event_id)
-    if is_repeated(state.seen, key, state.newest):
-        return False
     time = event.event_time
-    minute, hour = time // MINUTE_MS, time // HOUR_MS
-    if time > state.newest:
-        entered_minute = minute > state.newest // MINUTE_MS
-        state.newest = time
-        if entered_minute:
-            _prune(state)
-    if time > state.newest - REMEMBER_MS:
-        state.seen[key] = time
+    if not state.repeats.take(event_key(event.event_id), time):
+        return False
+    state.newest = max(state.newest, time)
     counts = counts_of(event)
-    if minute > state.newest // MINUTE_MS - MINUTE_BUCKETS:
-        _add(state.minutes, minute, counts)
-    if hour > state.newest // HOUR_MS - HOUR_BUCKETS:
-        _add(state.hours, hour, counts)
+    state.minutes.add(time // MINUTE_MS, counts)
+    state.hours.add(time // HOUR_MS, counts)
     for column, count in counts:
         state.totals[column] += count
     return True
 
 
-def _add(buckets: dict[int, list[int]], bucket: int, counts: Iterable[tuple[int, int]]) -> None:
-    row = buckets.setdefault(bucket, [0] * COLUMNS)
-    for column, count in counts:
-        row[column] += count
-
-
-def _prune(state: BehaviorState) -> None:
-    oldest_minute = state.newest // MINUTE_MS - MINUTE_BUCKETS
-    oldest_hour = state.newest // HOUR_MS - HOUR_BUCKETS
-    for minute in [m for m in state.minutes if m <= oldest_minute]:
-        del state.minutes[minute]
-    for hour in [h for h in state.hours if h <= oldest_hour]:
-        del state.hours[hour]
-    state.seen = remembered(state.seen, state.newest)
-
-
-def window(buckets: dict[int, list[int]], newest_bucket: int, length: int) -> list[int]:
-    """Sums of the columns over the buckets in (newest_bucket - length, newest_bucket]."""
-    inside = [counts for bucket, counts in buckets.items() if newest_bucket - length < bucket <= newest_bucket]
-    return [sum(column) for column in zip(*inside, strict=True)] if inside else [0] * COLUMNS
-
-
 def behavior_values(state: BehaviorState, as_of: int) -> list[float]:
     """Feature values at `as_of` (ms), rounded, in the order of views.PRODUCT_BEHAVIOR."""
-    minute, hour = as_of // MINUTE_MS, as_of // HOUR_MS
-    in_10m, in_1h = (window(state.minutes, minute, length) for length in MINUTE_WINDOWS)
-    in_24h, in_7d = (window(state.hours, hour, length) for length in HOUR_WINDOWS)
+    in_10m, in_1h = state.minutes.sums(as_of // MINUTE_MS)
+    in_24h, in_7d = state.hours.sums(as_of // HOUR_MS)
     return three_digits(
         (
             _sales(in_10m),
@@ -115,31 +81,24 @@ def _sales(counts: Sequence[int]) -> int:
 
 def next_change(state: BehaviorState, as_of: int) -> int | None:
     """When (ms) the next bucket leaves one of the windows after `as_of`; None when none will."""
-    minute, hour = as_of // MINUTE_MS, as_of // HOUR_MS
-    leaving = [b + length for b in state.minutes for length in MINUTE_WINDOWS if b + length > minute]
-    leaving_hours = [b + length for b in state.hours for length in HOUR_WINDOWS if b + length > hour]
-    times = [m * MINUTE_MS for m in leaving] + [h * HOUR_MS for h in leaving_hours]
-    return min(times, default=None)
+    minute = state.minutes.next_leaving(as_of // MINUTE_MS)
+    hour = state.hours.next_leaving(as_of // HOUR_MS)
+    time = min(minute * MINUTE_MS, hour * HOUR_MS)
+    return time if time < NEVER else None
 
 
 def pack_behavior(state: BehaviorState) -> bytes:
-    return pack(
-        [
-            state.newest,
-            [[minute, *counts] for minute, counts in sorted(state.minutes.items())],
-            [[hour, *counts] for hour, counts in sorted(state.hours.items())],
-            state.totals,
-            list(remembered(state.seen, state.newest).items()),
-        ]
-    )
+    parts = (pack(state.newest), state.minutes.pack(), state.hours.pack(), pack(state.totals), state.repeats.pack())
+    return pack_list(parts)
 
 
 def unpack_behavior(data: bytes) -> BehaviorState:
     newest, minutes, hours, totals, seen = unpack(data)
+    is_old = bool(seen) and isinstance(seen[0][0], bytes)
     return BehaviorState(
         newest,
-        {minute: counts for minute, *counts in minutes},
-        {hour: counts for hour, *counts in hours},
+        Buckets(MINUTE_WINDOWS, {minute: counts for minute, *counts in minutes}),
+        Buckets(HOUR_WINDOWS, {hour: counts for hour, *counts in hours}),
         totals,
-        dict(seen),
+        Repeats.unpack_old(seen) if is_old else Repeats.unpack(seen),
     )

@@ -6,16 +6,16 @@ from feature_repo.events import Behavior
 VIEWED, CLICKED, CARTED, ORDERED, PURCHASED, RETURNED = range(6)
 COLUMNS = 6
 
+#: (column, count) pairs
+Counts = tuple[tuple[int, int], ...]
 
-def counts_of(event: Behavior) -> tuple[tuple[int, int], ...]:
-    match event.type:
-        case "impression":
-            return ((VIEWED, 1),)
-        case "click":
-            return ((CLICKED, 1),)
-        case "cart":
-            return ((CARTED, 1),)
-        case "purchase":
-            return ((ORDERED, 1), (PURCHASED, event.quantity))
-        case "return":
-            return ((RETURNED, event.quantity),)
+_ONE: dict[str, Counts] = {"impression": ((VIEWED, 1),), "click": ((CLICKED, 1),), "cart": ((CARTED, 1),)}
+
+
+def counts_of(event: Behavior) -> Counts:
+    counts = _ONE.get(event.type)
+    if counts is not None:
+        return counts
+    if event.type == "purchase":
+        return ((ORDERED, 1), (PURCHASED, event.quantity))
+    return ((RETURNED, event.quantity),)

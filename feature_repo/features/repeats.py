@@ -2,22 +2,95 @@
 
 from hashlib import blake2b
 
+from feature_repo.features.packing import pack, pack_list
 from feature_repo.views import MINUTE_MS
 
-#: event ids are remembered for this long in event time
+#: event ids are remembered for at least this long in event time
 REMEMBER_MS = 10 * MINUTE_MS
+#: they are forgotten together with all others of the same slice of event time
+SLICE_MS = 10_000
+SLICES = REMEMBER_MS // SLICE_MS + 1
+KEY_BYTES = 8
 
 
 def event_key(event_id: str) -> bytes:
     """8 bytes that stand for an event id in the state of a row."""
-    return blake2b(event_id.encode(), digest_size=8).digest()
+    return blake2b(event_id.encode(), digest_size=KEY_BYTES).digest()
 
 
-def is_repeated(seen: dict[bytes, int], key: bytes, newest: int) -> bool:
-    """Whether an event id is remembered: ids older than ten minutes behind `newest` no longer are, pruned or not."""
-    return seen.get(key, newest - REMEMBER_MS) > newest - REMEMBER_MS
+class Repeats:
+    """The event ids that count as seen: those of the SLICES slices up to that of the newest event.
 
+    What is kept and how it is packed are functions of the events alone. A busy product has tens of thousands of ids:
+    one more costs no more than its own slice, to fold and to pack.
+    """
 
-def remembered(seen: dict[bytes, int], newest: int) -> dict[bytes, int]:
-    """The ids that count as seen, in order: what is packed is a function of the events alone."""
-    return {key: time for key, time in sorted(seen.items()) if time > newest - REMEMBER_MS}
+    __slots__ = ("_keys", "_newest", "_packed", "_slices")
+
+    def __init__(self) -> None:
+        self._newest = 0
+        self._keys: set[bytes] = set()
+        self._slices: dict[int, list[bytes]] = {}
+        #: slices as they are packed, but for those that changed since
+        self._packed: dict[int, bytes] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Repeats) and self.pack() == other.pack()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def take(self, key: bytes, time: int) -> bool:
+        """Remember an event of `time` (ms); False for one that is remembered already."""
+        if key in self._keys:
+            return False
+        at = time // SLICE_MS
+        if at > self._newest:
+            self._forget(at)
+        elif at <= self._newest - SLICES:
+            return True
+        self._keys.add(key)
+        slice_ = self._slices.get(at)
+        if slice_ is None:
+            self._slices[at] = [key]
+        else:
+            slice_.append(key)
+            self._packed.pop(at, None)
+        return True
+
+    def _forget(self, newest: int) -> None:
+        self._newest = newest
+        for old in [at for at in self._slices if at <= newest - SLICES]:
+            self._keys.difference_update(self._slices.pop(old))
+            self._packed.pop(old, None)
+
+    def pack(self) -> bytes:
+        """msgpack: [[slice, keys in order, in one piece], ...], earliest first."""
+        packed, slices = self._packed, self._slices
+        if len(packed) < len(slices):
+            for at, keys in slices.items():
+                if at not in packed:
+                    keys.sort()
+                    packed[at] = pack((at, b"".join(keys)))
+        return pack_list([packed[at] for at in sorted(packed)])
+
+    @classmethod
+    def unpack(cls, slices: list[list[int | bytes]]) -> "Repeats":
+        """From what `pack` packed, unpacked."""
+        repeats = cls()
+        for at, joined in slices:
+            assert isinstance(at, int)
+            assert isinstance(joined, bytes)
+            keys = [joined[i : i + KEY_BYTES] for i in range(0, len(joined), KEY_BYTES)]
+            repeats._newest = at
+            repeats._slices[at] = keys
+            repeats._keys.update(keys)
+        return repeats
+
+    @classmethod
+    def unpack_old(cls, seen: list[tuple[bytes, int]]) -> "Repeats":
+        """From a state that was packed when ids were kept with their times (ms)."""
+        repeats = cls()
+        for key, time in sorted(seen, key=lambda pair: pair[1]):
+            repeats.take(key, time)
+        return repeats

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.events import Bundle, ResultSet
-from feature_repo.features import UserState, behavior_values, catalog_ints, content_of
+from feature_repo.features import UserState, behavior_values, catalog_ints, content_of, user_events
 from feature_repo.views import (
     BEHAVIOR_COLUMNS,
     EMBEDDING_DIM,
@@ -108,7 +108,7 @@ class Expectations:
     async def _rankings(self, replay: Replay, bundle: Bundle, live: Sequence[ResultSet]) -> dict[str, Expectation]:
         states = {one.user_id: replay.user(one.user_id) for one in live if one.user_id is not None}
         products = {product_id for one in live for product_id, _ in one.candidates}
-        products |= {product_id for state in states.values() for *_, product_id, _ in state.events}
+        products |= {product_id for state in states.values() for _, product_id, _, _ in user_events(state)}
         rows = await self._rows(replay, sorted(products), bundle.models["product_encoder"])
         users = {user_id: _user(state, rows) for user_id, state in states.items()}
         queries = await self._queries([one.query for one in live], bundle.models["query_encoder"])
@@ -213,7 +213,7 @@ class Expectations:
 
 def _user(state: UserState, rows: Rows) -> Floats:
     """The vector of a user's last events and of the text of their products."""
-    history = [(kind, product_id, position, time) for time, _, _, _, kind, product_id, position in state.events]
+    history = user_events(state)
     slots = {product_id: rows.slots[product_id] for _, product_id, _, _ in history}
     texts = {product_id: rows.content[slot, _TEXT] for product_id, slot in slots.items() if rows.mask[slot, _TEXT] > 0}
     return user_vector(history, texts)

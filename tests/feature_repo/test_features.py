@@ -17,7 +17,7 @@ from msgspec import UNSET
 
 from feature_repo import features
 from feature_repo.events import Attribute, Behavior, Product
-from feature_repo.features import BehaviorState, CatalogState, ContentState, Order, UserState, counting
+from feature_repo.features import BehaviorState, CatalogState, ContentState, Order, UserState, counting, repeats
 from feature_repo.views import (
     DAY_MS,
     HOUR_MS,
@@ -169,12 +169,48 @@ def test_a_double_is_told_by_the_state_after_it_was_packed_and_read_again() -> N
     assert state.totals[counting.CLICKED] == 1
 
 
-def test_a_double_more_than_ten_minutes_later_cannot_be_told() -> None:
+def test_a_double_long_after_ten_minutes_cannot_be_told() -> None:
     event = Behavior(type="click", event_id="e", product_id="p", event_time=BASE)
-    later = Behavior(type="click", event_id="f", product_id="p", event_time=BASE + features.REMEMBER_MS)
+    forgotten = features.REMEMBER_MS + repeats.SLICE_MS
+    later = Behavior(type="click", event_id="f", product_id="p", event_time=BASE + forgotten)
     state = folded([event, later])
     assert features.fold_behavior(state, event)
     assert state.totals[counting.CLICKED] == 3
+
+
+@given(behaviors(), st.data())
+@FEW
+def test_running_sums_and_packed_parts_are_those_of_a_state_made_anew(
+    events: list[Behavior], data: st.DataObject
+) -> None:
+    """Looked at and packed at any moment between: what is kept up with the events is what the events alone say."""
+    state, as_of = BehaviorState(), 0
+    for n, event in enumerate(events, 1):
+        features.fold_behavior(state, event)
+        look = data.draw(st.sets(st.sampled_from(["values", "next", "pack", "unpack"])))
+        as_of = max(as_of, newest_of(events[:n])) + data.draw(
+            st.sampled_from([0, 0, MINUTE_MS, 61 * MINUTE_MS, DAY_MS])
+        )
+        fresh = folded(events[:n])
+        if "values" in look:
+            assert features.behavior_values(state, as_of) == brute_values(events[:n], as_of)
+        if "next" in look:
+            assert features.next_change(state, as_of) == features.next_change(fresh, as_of)
+        if "pack" in look:
+            assert features.pack_behavior(state) == features.pack_behavior(fresh)
+        if "unpack" in look:
+            state = features.unpack_behavior(features.pack_behavior(state))
+    assert features.pack_behavior(state) == features.pack_behavior(folded(events))
+
+
+def test_a_state_from_before_ids_were_kept_in_slices() -> None:
+    key = features.event_key("e")
+    buckets = [[[BASE // unit, 0, 1, 0, 0, 0, 0]] for unit in (MINUTE_MS, HOUR_MS)]
+    old = msgpack.packb([BASE, *buckets, [0, 1, 0, 0, 0, 0], [[key, BASE]]])
+    click = Behavior(type="click", event_id="e", product_id="p", event_time=BASE)
+    state = features.unpack_behavior(old)
+    assert state == folded([click])
+    assert not features.fold_behavior(state, click)
 
 
 @given(behaviors())
@@ -204,7 +240,7 @@ def test_buckets_that_no_window_can_reach_are_gone(events: list[Behavior]) -> No
     state, newest = folded(events), newest_of(events)
     assert all(newest // MINUTE_MS - 60 < minute <= newest // MINUTE_MS for minute in state.minutes)
     assert all(newest // HOUR_MS - 168 < hour <= newest // HOUR_MS for hour in state.hours)
-    assert all(newest - features.REMEMBER_MS < time for time in features.remembered(state.seen, newest).values())
+    assert len(state.repeats) == sum(e.event_time // 10_000 >= newest // 10_000 - 60 for e in events)
 
 
 @given(behaviors())
@@ -212,8 +248,9 @@ def test_buckets_that_no_window_can_reach_are_gone(events: list[Behavior]) -> No
 def test_behavior_state_survives_packing(events: list[Behavior]) -> None:
     state = folded(events)
     read = features.unpack_behavior(features.pack_behavior(state))
-    state.seen = features.remembered(state.seen, state.newest)
     assert read == state
+    as_of = newest_of(events)
+    assert features.behavior_values(read, as_of) == features.behavior_values(state, as_of)
 
 
 def test_returns_never_make_sales_negative() -> None:
@@ -353,7 +390,7 @@ def test_a_deleted_product_is_a_patch_like_any_other() -> None:
 # --- users ---------------------------------------------------------------------------------------------------------
 
 
-@given(behaviors(max_size=70), st.randoms(use_true_random=False))
+@given(behaviors(max_size=150), st.randoms(use_true_random=False))
 @FEW
 def test_a_user_keeps_the_last_events_in_any_order(events: list[Behavior], rng: random.Random) -> None:
     newest = newest_of(events)
@@ -364,7 +401,7 @@ def test_a_user_keeps_the_last_events_in_any_order(events: list[Behavior], rng: 
     for event, partition, offset, place in shuffled:
         features.fold_user(state, event, partition, offset, place)
 
-    last = sorted((e.event_time, partition, offset, place, e) for e, partition, offset, place in placed)[-50:]
+    last = sorted((e.event_time, partition, offset, place, e) for e, partition, offset, place in placed)[-128:]
     assert msgpack.unpackb(features.user_history(state)) == [
         [e.type, "p", e.position, e.event_time] for _, _, _, _, e in last
     ]
@@ -373,6 +410,16 @@ def test_a_user_keeps_the_last_events_in_any_order(events: list[Behavior], rng: 
     assert len(features.user_values(state)) == len(USER_BEHAVIOR.floats)
     packed = features.pack_user(state)
     assert features.pack_user(features.unpack_user(packed)) == packed
+
+
+def test_a_users_state_from_before_events_were_kept_packed() -> None:
+    event = [BASE, 1, 7, 0, "click", "p", 3]
+    old = msgpack.packb([[event], [0, 1, 0, 0, 0, 0], [[1, BASE, [[features.event_key("e"), BASE]]]]])
+    click = Behavior(type="click", event_id="e", product_id="p", event_time=BASE, position=3)
+    state = UserState()
+    features.fold_user(state, click, 1, 7, 0)
+    assert features.unpack_user(old) == state
+    assert not features.fold_user(features.unpack_user(old), click, 1, 9, 0)
 
 
 def test_a_user_event_without_a_position_says_unknown() -> None:

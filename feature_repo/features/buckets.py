@@ -1,0 +1,136 @@
+"""Counts in buckets of event time, and running sums of them over windows that end now."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from feature_repo.features.counting import COLUMNS
+from feature_repo.features.packing import list_header, pack
+
+#: later than any bucket
+NEVER = 1 << 62
+#: earlier than any bucket
+NONE = -1
+
+
+class Buckets:
+    """Counts by bucket (a number of minutes or hours since 1970), kept as far back as the longest window reaches.
+
+    The buckets are a function of the events in any order. The sums are kept up with them: what is added is added to
+    them, what leaves a window is taken off; they are integers, so they are what a sum over the buckets would be.
+    """
+
+    __slots__ = ("_closed", "_leaving", "_newest", "_now", "_sums", "counts", "lengths")
+
+    def __init__(self, lengths: Sequence[int], counts: dict[int, list[int]] | None = None) -> None:
+        self.lengths = lengths
+        self.counts = {} if counts is None else counts
+        self._newest = max(self.counts, default=NONE)
+        #: the bucket at which the windows end; NONE while there are no sums
+        self._now = NONE
+        self._sums: list[list[int]] = []
+        #: the next bucket that finds less in a window than there is now; looked for anew unless it is later than now
+        self._leaving = 0
+        #: all but the newest as they are packed; None when they changed
+        self._closed: bytes | None = None
+
+    def add(self, bucket: int, counts: Iterable[tuple[int, int]]) -> None:
+        """Count, unless no window can reach the bucket any more. `counts` are (column, count) pairs."""
+        row = self.counts.get(bucket)
+        if row is None:
+            if bucket <= self._newest - self.lengths[-1]:
+                return
+            row = self._enter(bucket)
+        elif bucket != self._newest:
+            self._closed = None
+        for column, count in counts:
+            row[column] += count
+        if self._now != NONE:
+            for length, sums in zip(self.lengths, self._sums, strict=True):
+                if bucket > self._now - length:
+                    for column, count in counts:
+                        sums[column] += count
+
+    def _enter(self, bucket: int) -> list[int]:
+        if bucket > self._newest:
+            if NONE < self._now < bucket:
+                self._move(bucket)
+            if self._newest != NONE:
+                self._close(bucket)
+            self._newest = bucket
+        else:
+            self._closed = None
+        for length in self.lengths:
+            if self._now < bucket + length < self._leaving:
+                self._leaving = bucket + length
+        row = self.counts[bucket] = [0] * COLUMNS
+        return row
+
+    def _close(self, newest: int) -> None:
+        """The newest bucket is one like the others now, and what no window reaches from the new one is gone."""
+        if self._closed is not None:
+            self._closed += _packed(self._newest, self.counts[self._newest])
+        reach = self.lengths[-1]
+        for bucket in sorted(self._between(self._newest - reach, newest - reach)):
+            if self._closed is not None:
+                self._closed = self._closed[len(_packed(bucket, self.counts[bucket])) :]
+            del self.counts[bucket]
+
+    def sums(self, now: int) -> list[list[int]]:
+        """Columns summed over the buckets in (now - length, now], one list for each of `lengths`."""
+        if NONE < self._now < now:
+            self._move(now)
+        elif now != self._now:
+            self._sums = [self._summed(now - length, now) for length in self.lengths]
+            self._now, self._leaving = now, 0
+        return self._sums
+
+    def next_leaving(self, now: int) -> int:
+        """The first bucket after `now` that finds less in a window; NEVER if none does."""
+        if now != self._now:
+            self.sums(now)
+        if self._leaving <= now:
+            firsts = ((self._first_after(now - length), length) for length in self.lengths)
+            self._leaving = min(first + length for first, length in firsts)
+        return min(self._leaving, NEVER)
+
+    def _move(self, now: int) -> None:
+        """Windows end later: what they lose is taken off; no bucket is later than they ended."""
+        for length, sums in zip(self.lengths, self._sums, strict=True):
+            for bucket in self._between(self._now - length, min(now - length, self._now)):
+                for column, count in enumerate(self.counts[bucket]):
+                    sums[column] -= count
+        self._now = now
+
+    def _summed(self, low: int, high: int) -> list[int]:
+        inside = [counts for bucket, counts in self.counts.items() if low < bucket <= high]
+        return [sum(column) for column in zip(*inside, strict=True)] if inside else [0] * COLUMNS
+
+    def _between(self, low: int, high: int) -> list[int]:
+        """Buckets in (low, high]."""
+        if high - low < len(self.counts):
+            return [bucket for bucket in range(low + 1, high + 1) if bucket in self.counts]
+        return [bucket for bucket in self.counts if low < bucket <= high]
+
+    def _first_after(self, low: int) -> int:
+        if self._newest - low < len(self.counts):
+            return next((bucket for bucket in range(low + 1, self._newest + 1) if bucket in self.counts), NEVER)
+        return min((bucket for bucket in self.counts if bucket > low), default=NEVER)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.counts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Buckets) and self.counts == other.counts and self.lengths == other.lengths
+
+    def pack(self) -> bytes:
+        """msgpack: [[bucket, counts ...], ...], earliest first. What was packed before and did not change is not
+        packed again."""
+        if not self.counts:
+            return list_header(0)
+        if self._closed is None:
+            earlier = sorted(self.counts.items())[:-1]
+            self._closed = b"".join([_packed(bucket, counts) for bucket, counts in earlier])
+        return list_header(len(self.counts)) + self._closed + _packed(self._newest, self.counts[self._newest])
+
+
+def _packed(bucket: int, counts: list[int]) -> bytes:
+    return pack([bucket, *counts])
