@@ -87,23 +87,28 @@ class Shop:
         return tuple(one for one in self.lists if since_ms <= one.time_ms < until_ms)
 
 
-def online_retail(history: History, seed: int, per_day: int, report: Callable[[int, int], None]) -> Shop:
+def online_retail(
+    history: History, seed: int, per_day: int, report: Callable[[int, int], None], late_ms: int = 0
+) -> Shop:
     """Lists at up to `per_day` invoices a day: a phrase of a title that was bought asks, the shop's text search
-    answers. Wanted is what that customer buys in the 24 hours from the moment on.
+    answers. Wanted is what that customer buys in the 24 hours from the moment on. Live features are those of `late_ms`
+    before the moment.
 
     `report` is told (days done, days in all).
     """
     index = TextIndex([(product.product_id, _words(product.title)) for product in history.products])
-    shelf = _Shelf(product.product_id for product in history.products)
+    shelf = Shelf(product.product_id for product in history.products)
+    since = {product.product_id: product.event_time for product in history.products}
     events = history.events(history.start_ms, history.end_ms)
     ahead = next(events, None)
     days = (history.end_ms - history.start_ms) // DAY_MS
     lists: list[RankedList] = []
-    for visit in _visits(history, Random(seed), per_day):
-        while ahead is not None and ahead.event_time < visit.time_ms:
+    for visit in _visits(history, Random(seed), per_day, late_ms):
+        while ahead is not None and ahead.event_time < visit.known_ms:
             shelf.fold(ahead)
             ahead = next(events, None)
-        found = [(name, score) for name, score in index.search(visit.query, 2 * CANDIDATES) if shelf.knows(name)]
+        answers = index.search(visit.query, 2 * CANDIDATES)
+        found = [(name, score) for name, score in answers if since[name] < visit.time_ms]
         lists.append(_ranked_list(shelf, visit, found[:CANDIDATES]))
         report((visit.time_ms - history.start_ms) // DAY_MS, days)
     report(days, days)
@@ -117,7 +122,7 @@ def drawn_shirts(shirts: Sequence[Shirt], seed: int, count: int, until_ms: int) 
     """
     random = Random(seed)
     by_id = {shirt.product.product_id: shirt for shirt in shirts}
-    shelf = _Shelf(by_id)
+    shelf = Shelf(by_id)
     for shirt in shirts:
         shelf.fold(shirt.product)
     for event in _hurried(sales(shirts, until_ms, seed), random, until_ms):
@@ -133,7 +138,7 @@ def drawn_shirts(shirts: Sequence[Shirt], seed: int, count: int, until_ms: int) 
         taste = {name: _taste(by_id[name], colour, garment) + _gumbel(random) for name in shown}
         wanted = frozenset(sorted(shown, key=lambda name: -taste[name])[:SHIRTS_BOUGHT])
         found = [(name, scores.get(name, 0.0)) for name in shown]
-        lists.append(_ranked_list(shelf, _Visit(until_ms, query, wanted, ()), found))
+        lists.append(_ranked_list(shelf, _Visit(until_ms, until_ms, query, wanted, ()), found))
     return Shop(tuple(_content(shirt.product) for shirt in shirts), tuple(lists))
 
 
@@ -166,15 +171,16 @@ def shirt_pictures(shirts: Sequence[Shirt], seed: int, count: int) -> Shop:
 
 @dataclass(frozen=True, slots=True)
 class _Visit:
-    """Somebody asks at a moment; `wanted` is what they buy from then on."""
+    """Somebody asks at a moment; `wanted` is what they buy from then on. `known_ms` is the moment of the features."""
 
     time_ms: int
+    known_ms: int
     query: str
     wanted: frozenset[str]
     history: Events
 
 
-class _Shelf:
+class Shelf:
     """The state of every product at a moment: folded event by event."""
 
     def __init__(self, catalogue: Iterable[str]) -> None:
@@ -193,9 +199,6 @@ class _Shelf:
             priced = Product(product_id=event.product_id, event_time=event.event_time, price=event.price)
             fold_product(self._catalog[event.product_id], priced, (event.event_time, self._patches, 0, 0))
 
-    def knows(self, name: str) -> bool:
-        return name in self._catalog
-
     def items(self, names: Sequence[str]) -> Ints:
         """[n] rows of the catalogue."""
         return np.array([self._rows[name] for name in names], np.int32)
@@ -213,20 +216,20 @@ class _Shelf:
         return self._known[name, as_of]
 
 
-def _ranked_list(shelf: _Shelf, visit: _Visit, found: Sequence[tuple[str, float]]) -> RankedList:
+def _ranked_list(shelf: Shelf, visit: _Visit, found: Sequence[tuple[str, float]]) -> RankedList:
     names = [name for name, _ in found]
     return RankedList(
         query=visit.query,
         time_ms=visit.time_ms,
         items=shelf.items(names),
-        numeric=shelf.numeric(names, visit.time_ms),
+        numeric=shelf.numeric(names, visit.known_ms),
         retrieval=np.array([score for _, score in found], np.float32),
         bought=np.array([name in visit.wanted for name in names], np.float32),
         history=visit.history,
     )
 
 
-def _visits(history: History, random: Random, per_day: int) -> list[_Visit]:
+def _visits(history: History, random: Random, per_day: int, late_ms: int) -> list[_Visit]:
     """A sample of the invoices in order of time, each with a query that one of its products would answer."""
     phrases = _phrases(history)
     bought: defaultdict[str, list[Behavior]] = defaultdict(list)
@@ -245,16 +248,17 @@ def _visits(history: History, random: Random, per_day: int) -> list[_Visit]:
             asked = sorted({phrase for event in invoice for phrase in phrases[event.product_id]})
             if asked:
                 own = bought[_customer(invoice[0])]
-                visits.append(_visit(invoice[0].event_time, random.choice(asked), own))
+                visits.append(_visit(invoice[0].event_time, late_ms, random.choice(asked), own))
     return sorted(visits, key=lambda visit: visit.time_ms)
 
 
-def _visit(time_ms: int, query: str, own: Sequence[Behavior]) -> _Visit:
+def _visit(time_ms: int, late_ms: int, query: str, own: Sequence[Behavior]) -> _Visit:
     """`own` are all events of the customer in order of time; what came before is history, what comes is wanted."""
-    now, then = (bisect_left(own, moment, key=_event_time) for moment in (time_ms, time_ms + BOUGHT_WITHIN_MS))
+    moments = (time_ms - late_ms, time_ms, time_ms + BOUGHT_WITHIN_MS)
+    known, now, then = (bisect_left(own, moment, key=_event_time) for moment in moments)
     wanted = frozenset(event.product_id for event in own[now:then] if event.type == "purchase")
-    past = own[max(0, now - HISTORY_EVENTS) : now]
-    return _Visit(time_ms, query, wanted, tuple((e.type, e.product_id, e.position, e.event_time) for e in past))
+    past = tuple((e.type, e.product_id, e.position, e.event_time) for e in own[max(0, known - HISTORY_EVENTS) : known])
+    return _Visit(time_ms, time_ms - late_ms, query, wanted, past)
 
 
 def _phrases(history: History) -> dict[str, list[str]]:
