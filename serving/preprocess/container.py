@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from io import BytesIO
 
 import av
+from av.audio.stream import AudioStream
+from av.codec.context import CodecContext, ThreadType
 from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from serving.errors import BadMedia
 
@@ -18,6 +21,8 @@ Signature = tuple[int, bytes, str]
 
 #: streams of one file; the others are not looked at
 _STREAMS = 8
+#: bytes from which the streams are described; headers suffice, and a WAV would be read whole
+_PROBED = 1 << 16
 
 
 @contextmanager
@@ -39,9 +44,10 @@ def opened(
         "max_streams": str(_STREAMS),
         "max_pixels": str(max_pixels),
         "threads": "1",
+        "probesize": str(_PROBED),
     }
     try:
-        with av.open(BytesIO(data), "r", format=demuxer, options=options) as container:
+        with av.open(BytesIO(data), "r", format=demuxer, options=options, metadata_errors="replace") as container:
             yield container
     except (BadMedia, MemoryError):
         raise
@@ -49,3 +55,13 @@ def opened(
         raise BadMedia(f"{kind} cannot be decoded: {error.strerror}") from error
     except Exception as error:  # PyAV raises whatever comes to hand on broken bytes
         raise BadMedia(f"{kind} cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def prepare(stream: VideoStream | AudioStream, kind: str, codecs: Sequence[str], max_pixels: int) -> None:
+    """Decode the stream by one thread. Raises BadMedia when its codec is not one of those."""
+    codec: CodecContext | None = stream.codec_context
+    if codec is None or codec.codec.name not in codecs:
+        raise BadMedia(f"{kind} in a codec that is not read: {'unknown' if codec is None else codec.codec.name}")
+    codec.thread_count = 1
+    codec.thread_type = ThreadType.NONE
+    codec.options = {"max_pixels": str(max_pixels)}

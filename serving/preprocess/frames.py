@@ -21,10 +21,11 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from serving.datasets.clips import video_bytes
 from serving.errors import BadMedia
-from serving.preprocess.container import Signature, opened
+from serving.preprocess.container import Signature, opened, prepare
 from serving.preprocess.limits import MediaLimits
 from serving.preprocess.video import FRAMES
 
@@ -61,12 +62,13 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Timeline:
-    """Packets of a video in the order of decoding: when each is shown [P] int64, in units of `tick` seconds, and
-    whether decoding can begin there [P] bool."""
+    """Packets of a video in the order of decoding: when each is shown [P] int64, in units of `tick` seconds, whether
+    decoding can begin there [P] bool, and when the last one ends (0: nobody knows)."""
 
     times: NDArray[np.int64]
     keys: NDArray[np.bool_]
     tick: float
+    end: int = 0
 
 
 def read_video(data: bytes, limits: MediaLimits, size: int) -> NDArray[np.uint8]:
@@ -89,6 +91,15 @@ def read_video(data: bytes, limits: MediaLimits, size: int) -> NDArray[np.uint8]
         return _decoded(container, _stream(container, limits), runs, size)
 
 
+def warm_up() -> None:
+    """Read one video of each library, so that everything is imported."""
+    black = np.zeros((2, 16, 16, 3), np.uint8)
+    read_video(video_bytes(black, 2), MediaLimits(), 16)
+    webp = BytesIO()
+    Image.fromarray(black[0]).save(webp, "WEBP", save_all=True, append_images=[Image.fromarray(~black[1])])
+    read_video(webp.getvalue(), MediaLimits(), 16)
+
+
 # --- which frames --------------------------------------------------------------------------------------------------
 
 
@@ -101,18 +112,18 @@ def _stream(container: InputContainer, limits: MediaLimits) -> VideoStream:
     for stream in container.streams.video:
         if stream.disposition & Disposition.attached_pic:  # the cover of a piece of music
             continue
+        prepare(stream, "video", _CODECS, limits.max_pixels)
+        _check_pixels(stream.width, stream.height, limits)
         if not stream.time_base:
             raise BadMedia("video without a unit of time")
-        _check_pixels(stream.width, stream.height, limits)
-        stream.codec_context.thread_count = 1
-        stream.codec_context.thread_type = "NONE"
-        stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
         return stream
     raise BadMedia("no video in the file")
 
 
 def _check_pixels(width: int, height: int, limits: MediaLimits) -> None:
-    if not 0 < width * height <= limits.max_pixels:
+    if width * height == 0:  # also FFmpeg's answer to a size beyond the limit that it was given
+        raise BadMedia(f"video without a size, or of more than {limits.max_pixels} pixels")
+    if width * height > limits.max_pixels:
         raise BadMedia(f"video of {width} x {height} pixels, at most {limits.max_pixels} are decoded")
 
 
@@ -129,7 +140,7 @@ def _timeline(container: InputContainer, stream: VideoStream, size: int) -> _Tim
     """The packets of a stream, without decoding any."""
     times: list[int] = []
     keys: list[bool] = []
-    unpacked = 0
+    unpacked = end = 0
     for packet in _packets(container, stream):
         unpacked += packet.size
         if len(times) == _FILE_FRAMES or unpacked > _UNPACKED * size:
@@ -137,8 +148,9 @@ def _timeline(container: InputContainer, stream: VideoStream, size: int) -> _Tim
         time = packet.dts if packet.pts is None else packet.pts
         times.append(times[-1] + 1 if time is None and times else time or 0)
         keys.append(packet.is_keyframe)
+        end = max(end, times[-1] + (packet.duration or 0))
     assert stream.time_base is not None
-    return _Timeline(np.array(times, np.int64), np.array(keys, np.bool_), float(stream.time_base))
+    return _Timeline(np.array(times, np.int64), np.array(keys, np.bool_), float(stream.time_base), end)
 
 
 def _plan(timeline: _Timeline, limits: MediaLimits, budget: int) -> list[_Run]:
@@ -151,7 +163,7 @@ def _plan(timeline: _Timeline, limits: MediaLimits, budget: int) -> list[_Run]:
     decodable = np.flatnonzero((run >= 0) & (timeline.times >= timeline.times[starts][run]))
     shown = decodable[np.argsort(timeline.times[decodable], kind="stable")]
     rank = _ranks(run[shown])
-    chosen = _middles(timeline.times[shown], timeline.tick, limits)
+    chosen = _middles(timeline.times[shown], timeline.end, timeline.tick, limits)
     reach = {int(run[shown[at]]): int(rank[at]) + 1 for at in chosen}
     total = max(budget, sum(reach.values()))
     runs = []
@@ -175,13 +187,14 @@ def _ranks(runs: NDArray[np.intp]) -> NDArray[np.intp]:
     return rank
 
 
-def _middles(times: NDArray[np.int64], tick: float, limits: MediaLimits) -> list[int]:
+def _middles(times: NDArray[np.int64], end: int, tick: float, limits: MediaLimits) -> list[int]:
     """Places, among the times of showing, of what is shown in the middle of FRAMES equal parts."""
     start, newest = int(times[0]), int(times[-1])
-    # the last frame is shown as long as a frame of the middle
-    span = newest - start + (max(1, (newest - start) // (len(times) - 1)) if len(times) > 1 else 1)
+    if end <= newest:  # not known: the last frame is taken to be shown as long as the others
+        end = newest + max(1, (newest - start) // max(1, len(times) - 1))
+    span = end - start
     if span * tick > limits.max_seconds:
-        raise BadMedia(f"video of {span * tick:.0f} s, at most {limits.max_seconds:.0f} s are read")
+        raise BadMedia(f"video of {span * tick:g} s, at most {limits.max_seconds:g} s are read")
     middles = [start + (2 * part + 1) * span // (2 * FRAMES) for part in range(FRAMES)]
     return [int(np.searchsorted(times, middle, side="right")) - 1 for middle in middles]
 
@@ -257,8 +270,8 @@ def _read_webp(data: bytes, limits: MediaLimits, size: int) -> NDArray[np.uint8]
                 picture.seek(nth)
                 picture.load()
                 milliseconds.append(max(1, int(picture.info.get("duration", 1))))
-            times = np.cumsum([0, *milliseconds[:-1]])
-            chosen = _middles(times, 0.001, limits)
+            times = np.cumsum([0, *milliseconds])
+            chosen = _middles(times[:-1], int(times[-1]), 0.001, limits)
             frames = np.empty((FRAMES, size, size, 3), np.uint8)
             for place, nth in enumerate(chosen):
                 picture.seek(nth)
@@ -266,5 +279,7 @@ def _read_webp(data: bytes, limits: MediaLimits, size: int) -> NDArray[np.uint8]
             return frames
     except (BadMedia, MemoryError):
         raise
+    except UnidentifiedImageError as error:
+        raise BadMedia("video cannot be decoded: no WebP behind its first bytes") from error
     except Exception as error:  # the decoders raise whatever comes to hand on broken bytes
         raise BadMedia(f"video cannot be decoded: {type(error).__name__}: {error}") from error

@@ -143,7 +143,7 @@ class Sandbox:
 
 def _start(modules: Sequence[str], memory: int, processor_s: int) -> subprocess.Popen[bytes]:
     """A child that is ready. It gets none of this process's environment: there may be secrets in it."""
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+    environment = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
     libraries = os.environ.get("LD_LIBRARY_PATH")
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "serving.preprocess.sandbox_child", str(memory), str(processor_s), *modules],

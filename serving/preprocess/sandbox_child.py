@@ -3,15 +3,12 @@
 import importlib
 import os
 import pickle
-import pkgutil
 import resource
 import struct
 import sys
 from typing import IO
 
-import av
 import numpy as np
-from PIL import Image
 
 from serving.errors import BadMedia
 from serving.preprocess.sandbox import ARRAY, HEADER, LONGEST_REASON, NO_MEMORY, READY, REASON
@@ -20,11 +17,13 @@ _LENGTH = struct.Struct("<Q")
 
 
 def main(argv: list[str]) -> int:
-    """MEMORY, PROCESSOR_S and the modules of the functions."""
+    """MEMORY, PROCESSOR_S and the modules of the functions.
+
+    Each module warms up first: NumPy, Pillow and PyAV import some of themselves late, which needs files.
+    """
     memory, processor_s, *modules = argv
     for module in modules:
-        importlib.import_module(module)
-    _finish_imports()
+        importlib.import_module(module).warm_up()
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     _lock_up(int(memory))
     _send(answers, READY, b"")
@@ -32,14 +31,6 @@ def main(argv: list[str]) -> int:
         _limit_processor(int(processor_s))
         _send(answers, *_run(requests.read(*_LENGTH.unpack(header))))
     return 0
-
-
-def _finish_imports() -> None:
-    """What these packages leave until they need it, and cannot have any more once files are closed to us."""
-    Image.init()
-    for module in pkgutil.walk_packages(av.__path__, "av."):
-        if module.name not in ("av.__main__", "av.datasets"):  # a command; a downloader
-            importlib.import_module(module.name)
 
 
 def _run(request: bytes) -> tuple[bytes, bytes]:

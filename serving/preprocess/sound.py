@@ -5,12 +5,14 @@ from functools import cache
 from itertools import chain
 
 import numpy as np
+from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from numpy.typing import ArrayLike, NDArray
 
+from serving.datasets.clips import wav_bytes
 from serving.errors import BadMedia
 from serving.preprocess.audio import AUDIO_FRAMES, AUDIO_RATE, AUDIO_SECONDS, MELS
-from serving.preprocess.container import Signature, opened
+from serving.preprocess.container import Signature, opened, prepare
 from serving.preprocess.limits import MediaLimits
 
 #: 25 ms and 20 ms of samples
@@ -53,6 +55,11 @@ def read_audio(data: bytes, limits: MediaLimits) -> NDArray[np.float32]:
     format, or broken; MemoryError.
     """
     return log_mel(_samples(data, limits))
+
+
+def warm_up() -> None:
+    """Read one sound, so that everything is imported."""
+    read_audio(wav_bytes(np.zeros(8_000, np.float32), 8_000), MediaLimits())
 
 
 def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -101,17 +108,18 @@ def _samples(data: bytes, limits: MediaLimits) -> NDArray[np.float32]:
         if not container.streams.audio:
             raise BadMedia("no sound in the file")
         stream = container.streams.audio[0]
+        prepare(stream, "sound", _CODECS, _COVER_PIXELS)
         if stream.rate not in _RATES or not 1 <= stream.channels <= _CHANNELS:
             raise BadMedia(
                 f"sound of {stream.channels} channels at {stream.rate} Hz, at most {_CHANNELS} channels"
                 f" at {_RATES[0]} to {_RATES[-1]} Hz are decoded"
             )
-        stream.codec_context.thread_count = 1
-        resampler = AudioResampler(format="flt", layout="mono", rate=AUDIO_RATE)
+        # interleaved: of a planar frame of 8 channels, PyAV would read more planes than it has
+        resampler = AudioResampler(format="flt", rate=AUDIO_RATE)
         for frame in chain(container.decode(stream), [None]):  # None: what the resampler holds back
-            for mono in resampler.resample(frame):
-                if mono is not None:
-                    heard.append(mono.to_ndarray()[0, :missing].astype(np.float32))
+            for piece in resampler.resample(frame):
+                if piece is not None:
+                    heard.append(_mono(piece)[:missing])
                     missing -= heard[-1].size
             if missing == 0:
                 break
@@ -121,3 +129,9 @@ def _samples(data: bytes, limits: MediaLimits) -> NDArray[np.float32]:
     if not np.isfinite(samples).all():
         raise BadMedia("sound with samples that are no numbers")
     return samples
+
+
+def _mono(frame: AudioFrame) -> NDArray[np.float32]:
+    """Samples [n] of interleaved ones: the mean, while FFmpeg's own mix makes two equal channels louder than one."""
+    mixed: NDArray[np.float32] = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(1, dtype=np.float32)
+    return mixed
