@@ -2,7 +2,7 @@
 
 Read in the order of the data:
 
-    encoders.py   text, picture and numbers -> vectors; the product tower and the query tower
+    encoders/     text, attributes, picture, video, sound -> vectors; the product tower and the query tower
     ranker.py     vectors and live numbers -> weighted-sum fusion -> click-through logit, with exact contributions
     bundle.py     weights and what belongs to them in safetensors files; the bundle that is committed
     backend.py    Triton's side: tensors by DLPack in and out
@@ -11,6 +11,7 @@ Read in the order of the data:
     train.py      lists -> weights
     metrics.py    how good an order is: NDCG, MRR, AUC, calibration, bootstrap intervals                  (pure)
     evaluate.py   NDCG@10 of the model, of popularity, and of the model with a part of it masked
+    suites/       questions about the model that a command answers: fusions, pictures, clicks, freshness, speed
     export.py     weights -> a new version in a model repository
     versions.py   which versions belong together, and which of them the server is to hold
 

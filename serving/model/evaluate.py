@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feature_repo.views import NUMERIC_FIELDS, PRICE_COLUMNS, UNKNOWN
+from feature_repo.views import MODALITIES, NUMERIC_FIELDS, PRICE_COLUMNS, UNKNOWN
 from serving.model.dataset import RankedList, Shop
 from serving.model.encoders import ProductEncoder, QueryEncoder
 from serving.model.ranker import Ranker
@@ -19,8 +19,9 @@ from serving.users import user_vector
 TOP: Final = 10
 PRICE: Final = NUMERIC_FIELDS.index("price")
 SALES: Final = NUMERIC_FIELDS.index("sales_7d")
-#: products encoded at a time: bounds the memory of the pictures
-ENCODED_ROWS: Final = 512
+TEXT: Final = MODALITIES.index("text")
+#: products encoded at a time: bounds the memory of the media
+ENCODED_ROWS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,7 @@ def _without_modality(column: int) -> Callable[[ScoreRequest], ScoreRequest]:
 MASKS: Final[dict[str, Callable[[ScoreRequest], ScoreRequest]]] = {
     "price": _without_price,
     "sales": _without_sales,
-    "text": _without_modality(TEXT),
-    "image": _without_modality(IMAGE),
+    **{name: _without_modality(column) for column, name in enumerate(MODALITIES)},
     "user": lambda asked: replace(asked, user=np.zeros_like(asked.user)),
     "retrieval": lambda asked: replace(asked, retrieval=np.zeros_like(asked.retrieval)),
 }

@@ -1,0 +1,291 @@
+"""Each encoder learns, in seconds, a task that only it can solve; and the product tower puts them side by side."""
+
+from collections.abc import Callable
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from feature_repo.views import EMBEDDING_DIM, MODALITIES
+from serving.datasets.drawing import COLOURS, OUTLINES, draw
+from serving.datasets.shirts import COLOUR_NAMES
+from serving.model.config import ModelConfig, TextForm
+from serving.model.encoders import ProductEncoder, QueryEncoder
+from serving.model.encoders.attributes import AttributesEncoder
+from serving.model.encoders.audio import AudioEncoder
+from serving.model.encoders.image import FEATURES, ImageEncoder
+from serving.model.encoders.text import TextEncoder
+from serving.model.encoders.video import VideoEncoder
+from serving.preprocess import (
+    AUDIO_FRAMES,
+    FRAMES,
+    MELS,
+    PreparedProducts,
+    attribute_ids,
+    decode_image,
+    prepare_products,
+    prepare_texts,
+)
+from serving.preprocess.audio import AUDIO_RATE
+from serving.preprocess.sound import log_mel
+from serving.requests import ProductContent
+
+IMAGE, VIDEO, AUDIO = (MODALITIES.index(name) for name in ("image", "video", "audio"))
+
+#: inputs of an encoder, and which class each belongs to
+Examples = tuple[Tensor, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def reproducible() -> None:
+    torch.manual_seed(1)
+    torch.set_num_threads(1)
+
+
+def accuracy(
+    encoder: Callable[[Tensor], Tensor], taught: Examples, asked: Examples, steps: int = 150, batch: int = 32
+) -> float:
+    """Share of the asked examples that are told right after `steps` batches of the taught ones."""
+    classes = nn.Linear(EMBEDDING_DIM, int(taught[1].max()) + 1)
+    parameters = [*classes.parameters()]
+    if isinstance(encoder, nn.Module):
+        parameters += encoder.parameters()
+    optimizer = torch.optim.Adam(parameters, lr=5e-3)
+    for _ in range(steps):
+        some = torch.randint(len(taught[1]), (batch,))
+        loss = F.cross_entropy(8 * classes(encoder(taught[0][some])), taught[1][some])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    with torch.inference_mode():
+        told = classes(encoder(asked[0])).argmax(1)
+    return float((told == asked[1]).float().mean())
+
+
+# --- text -----------------------------------------------------------------------------------------------------------
+
+ENGLISH = ("red", "blue", "green", "white", "black", "pink")
+
+
+def outfits(seed: int, held_out: bool) -> Examples:
+    """Texts that name the colours of a shirt and of trousers; asked is which one the shirt has. Pairs of colours that
+    are held out are in no text that is not."""
+    random = Random(seed)
+    pairs = [(a, b) for a in range(len(ENGLISH)) for b in range(len(ENGLISH)) if a != b]
+    pairs = [pair for n, pair in enumerate(pairs) if (n % 5 == 0) == held_out]
+    texts, labels = [], []
+    for _ in range(400):
+        shirt, trousers = random.choice(pairs)
+        first, second = ENGLISH[shirt], ENGLISH[trousers]
+        english = f"{random.choice(('', 'new ', 'soft '))}{first} shirt {second} pants"
+        chinese = f"{COLOUR_NAMES[first]} 衬衫 {COLOUR_NAMES[second]} 长裤"
+        texts.append(random.choice((english, chinese)))
+        labels.append(shirt)
+    ids = prepare_texts(texts)
+    return torch.from_numpy(ids[:, : (ids > 0).sum(1).max()]), torch.tensor(labels)
+
+
+@pytest.mark.parametrize("reader", ["transformer", "bilstm"])
+def test_word_order_is_read(reader: str) -> None:
+    """ "red shirt blue pants" is not "blue shirt red pants", in English and in Chinese."""
+    assert accuracy(TextEncoder(reader), outfits(1, held_out=False), outfits(2, held_out=True), 200) > 0.85
+
+
+def test_a_bag_of_pieces_knows_no_order() -> None:
+    assert accuracy(TextEncoder("pieces"), outfits(1, held_out=False), outfits(2, held_out=True), 200) < 0.65
+
+
+@pytest.mark.parametrize("reader", ["pieces", "transformer", "bilstm"])
+def test_padding_changes_nothing(reader: str) -> None:
+    encoder = TextEncoder(reader).eval()
+    ids = torch.from_numpy(prepare_texts(["red mug", "纯棉白色T恤 男款 圆领", ""]))
+    with torch.inference_mode():
+        whole, trimmed, alone = encoder(ids), encoder(ids[:, :20]), encoder(ids[:1, :20])
+    torch.testing.assert_close(trimmed, whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone, whole[:1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(whole.norm(dim=1), torch.tensor([1.0, 1.0, 0.0]), atol=1e-5, rtol=0)
+
+
+# --- image ----------------------------------------------------------------------------------------------------------
+
+
+def garments(seed: int, count: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Drawn garments at a size, their colours and their cuts."""
+    random = Random(seed)
+    looks = [(random.randrange(len(COLOURS)), random.randrange(len(OUTLINES))) for _ in range(count)]
+    pictures = [draw(list(OUTLINES)[cut], list(COLOURS)[colour], random) for colour, cut in looks]
+    pixels = np.stack([decode_image(picture, size=size) for picture in pictures])
+    colours, cuts = torch.tensor(looks).T
+    return torch.from_numpy(pixels), colours, cuts
+
+
+@pytest.mark.parametrize(("size", "steps"), [(64, 150), (100, 150), (224, 60)])
+def test_a_colour_that_no_word_names_is_seen(size: int, steps: int) -> None:
+    (taught, colours, _), (asked, others, _) = garments(1, 240, size), garments(2, 120, size)
+    assert accuracy(ImageEncoder(size), (taught, colours), (asked, others), steps) > 0.85
+
+
+def test_a_cut_is_seen() -> None:
+    (taught, _, cuts), (asked, _, others) = garments(1, 240, 64), garments(2, 120, 64)
+    assert accuracy(ImageEncoder(64), (taught, cuts), (asked, others)) > 0.85
+
+
+# --- video ----------------------------------------------------------------------------------------------------------
+
+
+def motions(seed: int, count: int, still: bool) -> Examples:
+    """Clips [V, FRAMES, 64, 64, 3] of a spot that goes up, down, left or right; `still` shows one of the frames only,
+    all the time."""
+    random = np.random.default_rng(seed)
+    clips = np.empty((count, FRAMES, 64, 64, 3), np.uint8)
+    labels = random.integers(0, 4, count)
+    for clip, label in zip(clips, labels, strict=True):
+        ground, spot = random.integers(170, 256, 3), random.integers(0, 130, 3)
+        along, across = random.integers(0, 64, 2)
+        pace, grown = random.integers(3, 6), random.integers(10, 16)
+        frozen = random.integers(0, FRAMES)
+        for number, frame in enumerate(clip):
+            frame[:] = ground
+            moved = (along + (frozen if still else number) * pace * (-1) ** int(label)) % 64
+            rows, columns = (moved, across) if label < 2 else (across, moved)
+            frame[np.ix_(np.arange(rows, rows + grown) % 64, np.arange(columns, columns + grown) % 64)] = spot
+    return torch.from_numpy(clips), torch.from_numpy(labels)
+
+
+class Clips(nn.Module):
+    """The product tower's way from frames to a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = ImageEncoder(64)
+        self.video = VideoEncoder()
+
+    def forward(self, clips: Tensor) -> Tensor:
+        vectors: Tensor = self.video(self.image.features(clips.flatten(0, 1)).view(*clips.shape[:2], FEATURES))
+        return vectors
+
+
+def test_the_direction_of_a_motion_is_seen() -> None:
+    assert accuracy(Clips(), motions(1, 200, still=False), motions(2, 120, still=False), 100, batch=16) > 0.8
+
+
+def test_a_single_frame_does_not_tell_the_direction() -> None:
+    assert accuracy(Clips(), motions(1, 200, still=True), motions(2, 120, still=True), 40, batch=16) < 0.45
+
+
+# --- audio ----------------------------------------------------------------------------------------------------------
+
+
+def tones(seed: int, count: int) -> Examples:
+    """Log-mels of notes in noise: a pure tone or one with overtones, at one of four pitches; each of the eight is a
+    class. How loud, when and how long it sounds says nothing."""
+    random = np.random.default_rng(seed)
+    time = np.arange(2 * AUDIO_RATE) / AUDIO_RATE
+    labels = random.integers(0, 8, count)
+    sounds = np.empty((count, MELS, AUDIO_FRAMES), np.float32)
+    for number, label in enumerate(labels):
+        pitch = 300 * 2 ** (label % 4 / 2) * random.uniform(0.97, 1.03)
+        overtones = range(1, 7) if label >= 4 else (1,)
+        wave = sum(np.sin(2 * np.pi * pitch * n * time) / n for n in overtones)
+        start = random.uniform(0, 1)
+        wave = wave * ((time > start) & (time < start + random.uniform(0.3, 1)))
+        noisy = random.uniform(0.05, 0.5) * wave + random.normal(0, 0.01, len(time))
+        sounds[number] = log_mel(noisy.astype(np.float32))
+    return torch.from_numpy(sounds), torch.from_numpy(labels)
+
+
+def test_pitch_and_timbre_are_heard() -> None:
+    assert accuracy(AudioEncoder(), tones(1, 160), tones(2, 100), 100) > 0.85
+
+
+# --- attributes -----------------------------------------------------------------------------------------------------
+
+FABRICS = ("cotton", "linen", "wool", "silk", "莫代尔", "速干")
+
+
+def labelled(seed: int, count: int, name: str, value: Callable[[int], str | float]) -> Examples:
+    """Ids of products with one telling attribute of six classes, whatever else is known of them."""
+    random = Random(seed)
+    ids, labels = [], []
+    for _ in range(count):
+        label = random.randrange(6)
+        more = {f"note {n}": random.choice(FABRICS) for n in random.sample(range(20), 6)}
+        ids.append(attribute_ids(random.choice(FABRICS), ["tops"], {**more, name: value(label)}))
+        labels.append(label)
+    return torch.from_numpy(np.stack(ids)), torch.tensor(labels)
+
+
+def test_an_attribute_that_no_text_names_is_known() -> None:
+    """The value alone says nothing: other attributes have it, too."""
+    taught, asked = (labelled(seed, 300, "material", lambda label: FABRICS[label]) for seed in (1, 2))
+    assert accuracy(AttributesEncoder(), taught, asked) > 0.85
+
+
+def test_numbers_near_each_other_are_alike() -> None:
+    random = Random(3)
+    taught, asked = (labelled(n, 300, "weight", lambda label: random.uniform(10, 14) * 3**label) for n in (1, 2))
+    assert accuracy(AttributesEncoder(), taught, asked) > 0.85
+
+
+# --- the tower ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def products() -> PreparedProducts:
+    """Twelve products: every way to have or lack a text, a picture, a video, a sound and attributes in turn."""
+    random = np.random.default_rng(1)
+    named = [ProductContent(str(n), title="mug" * (n % 2), attributes={"size": n} if n % 3 else {}) for n in range(12)]
+    bare = prepare_products(named)
+    mask = bare.mask.copy()
+    for column, every in ((IMAGE, 2), (VIDEO, 3), (AUDIO, 4)):
+        mask[::every, column] = 1
+    images, videos, sounds = (int(mask[:, column].sum()) for column in (IMAGE, VIDEO, AUDIO))
+    return PreparedProducts(
+        bare.text_ids,
+        bare.attribute_ids,
+        image=random.integers(0, 256, (images, 64, 64, 3), np.uint8),
+        video=random.integers(0, 256, (videos, FRAMES, 64, 64, 3), np.uint8),
+        audio=random.uniform(-1, 1, (sounds, MELS, AUDIO_FRAMES)).astype(np.float32),
+        mask=mask,
+    )
+
+
+def encoded(encoder: ProductEncoder, products: PreparedProducts) -> Tensor:
+    with torch.inference_mode():
+        content: Tensor = encoder(*map(torch.from_numpy, products.arrays().values()))
+    return content
+
+
+def test_what_is_missing_is_zeros_and_what_is_there_a_unit_vector(products: PreparedProducts) -> None:
+    content = encoded(ProductEncoder(ModelConfig()), products)
+    assert content.shape == (12, len(MODALITIES), EMBEDDING_DIM)
+    np.testing.assert_allclose(content.norm(dim=2), products.mask, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["pieces", "transformer", "bilstm"])
+def test_another_order_gives_the_same_rows(products: PreparedProducts, text: TextForm) -> None:
+    encoder = ProductEncoder(ModelConfig(text=text))
+    shuffled = np.array([7, 0, 11, 3, 9, 1, 4, 10, 2, 8, 6, 5])
+    content = encoded(encoder, products)
+    torch.testing.assert_close(encoded(encoder, products.take(shuffled)), content[shuffled], atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoded(encoder, products.take(shuffled[:1])), content[shuffled[:1]], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("text", ["pieces", "transformer", "bilstm"])
+@pytest.mark.parametrize("size", [64, 224])
+def test_nothing_gives_nothing(text: TextForm, size: int) -> None:
+    config = ModelConfig(text=text, image_size=size)
+    nothing = prepare_products([], image_size=size)
+    assert encoded(ProductEncoder(config), nothing).shape == (0, len(MODALITIES), EMBEDDING_DIM)
+    assert QueryEncoder(config)(torch.from_numpy(nothing.text_ids)).shape == (0, EMBEDDING_DIM)
+
+
+def test_products_are_taken_with_their_media(products: PreparedProducts) -> None:
+    taken = products.take(np.array([4, 4, 3]))
+    assert taken.mask.tolist() == products.mask[[4, 4, 3]].tolist()
+    np.testing.assert_array_equal(taken.image, products.image[[2, 2]])
+    np.testing.assert_array_equal(taken.video, products.video[[1]])
+    np.testing.assert_array_equal(taken.audio, products.audio[[1, 1]])
