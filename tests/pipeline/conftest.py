@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from feature_repo.views import DAY_MS
+from streams.freshness import REPAIRS
 from streams.local.engine import LocalEngine
 from tests.parts import kafka_home
 from tests.pipeline.shop import START_MS, Shop
@@ -67,12 +68,14 @@ def verify(engine: LocalEngine, request: pytest.FixtureRequest) -> Verify:
     from streams.oracle import verify as ask
 
     def check() -> None:
-        report = ask(engine.settings, timeout_s=120.0)
+        report = ask(engine.settings, timeout_s=120.0, repository=engine.repository)
         events = f"{report.events_counted} events counted, {report.events_doubled} doubled"
         rows = f"rows {report.rows_equal} of {report.rows_compared}"
         letters = f"dead letters {report.dead_letters_found} of {report.dead_letters_expected}"
-        verdicts.append((request.node.name, f"{report.line}; {events}; {rows}; {letters}"))
+        repairs = engine.snapshot().total(REPAIRS)
+        verdicts.append((request.node.name, f"{report.line}; {events}; {rows}; {letters}; repairs {repairs}"))
         assert report.ok, report.to_json()
         assert report.result_sets > 0
+        assert repairs == 0
 
     return check
