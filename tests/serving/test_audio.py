@@ -17,7 +17,8 @@ from serving.datasets.clips import video_bytes, wav_bytes
 from serving.errors import BadMedia
 from serving.preprocess.audio import AUDIO_FRAMES, AUDIO_RATE, AUDIO_SECONDS, MELS, decode_audio
 from serving.preprocess.limits import MediaLimits
-from serving.preprocess.sound import _filterbank, log_mel, mel, read_audio
+from serving.preprocess.sound import _SIGNATURES, _filterbank, log_mel, mel, read_audio
+from streams import validation
 from tests.serving.foreign_media import SOUNDS, ramp, sound, tone, video
 
 LIMITS = MediaLimits()
@@ -186,6 +187,11 @@ def test_samples_that_are_no_numbers() -> None:
     start = data.index(b"data") + 8
     with pytest.raises(BadMedia, match="no numbers"):
         decode_audio(data[:start] + np.full(8_000, np.nan, "<f4").tobytes(), LIMITS)
+
+
+def test_validation_takes_what_is_read_here() -> None:
+    """It looks at the first bytes, too, long before: a message with another medium never comes here."""
+    assert {(at, mark) for at, mark, _ in _SIGNATURES} == set(validation.SIGNATURES["audio"])
 
 
 @settings(deadline=None)
