@@ -11,6 +11,7 @@ from torch import Tensor
 from feature_repo.views import MODALITIES, NUMERIC_FIELDS, PRICE_COLUMNS, UNKNOWN
 from serving.model.dataset import RankedList, Shop
 from serving.model.encoders import ProductEncoder, QueryEncoder
+from serving.model.metrics import mean, ndcg
 from serving.model.ranker import Ranker
 from serving.preprocess import prepare_texts
 from serving.requests import Floats, Ints, ScoreRequest
@@ -122,15 +123,7 @@ def logits(ranker: Ranker, asked: ScoreRequest) -> Floats:
 
 def mean_ndcg(scores: Floats, bought: Floats, of_list: Ints) -> float:
     """Mean NDCG@10 over lists of rows [N]; equal scores stay in the order they come in."""
-    starts = np.flatnonzero(np.diff(of_list, prepend=-1))[1:]
-    lists = zip(np.split(scores, starts), np.split(bought, starts), strict=True)
-    return float(np.mean([_ndcg(score, gain) for score, gain in lists]))
-
-
-def _ndcg(scores: Floats, gains: Floats) -> float:
-    discounts = 1 / np.log2(np.arange(2, TOP + 2))
-    best, ideal = gains[np.argsort(-scores, kind="stable")[:TOP]], np.sort(gains)[::-1][:TOP]
-    return float(best @ discounts[: len(best)] / (ideal @ discounts[: len(ideal)]))
+    return mean(ndcg(scores, bought, of_list, TOP))
 
 
 def _without_price(asked: ScoreRequest) -> ScoreRequest:
