@@ -4,6 +4,7 @@ import importlib
 import os
 import pickle
 import resource
+import signal
 import struct
 import sys
 from typing import IO
@@ -22,6 +23,7 @@ def main(argv: list[str]) -> int:
     Each module warms up first: NumPy, Pillow and PyAV import some of themselves late, which needs files.
     """
     memory, processor_s, *modules = argv
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end is ours
     for module in modules:
         importlib.import_module(module).warm_up()
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -95,7 +95,7 @@ def test_what_ends_the_child_is_bad_media(sandbox: Sandbox, name: str, reason: s
     assert answers(sandbox)
 
 
-def test_a_child_that_sleeps_is_ended(sandbox: Sandbox) -> None:
+def test_a_child_that_sleeps_is_ended() -> None:
     box = Sandbox(modules=(__name__,), patience_s=0.2)
     try:
         with pytest.raises(BadMedia, match=r"more than 0\.2 s"):
@@ -110,6 +110,12 @@ def test_a_kill_from_outside_condemns_no_medium(sandbox: Sandbox) -> None:
     os.kill(pid, signal.SIGKILL)
     assert answers(sandbox)
     assert call(sandbox, "process", shape=(1,))[0] != pid
+
+
+def test_an_interrupt_at_the_terminal_is_for_the_parent(sandbox: Sandbox) -> None:
+    pid = int(call(sandbox, "process", shape=(1,))[0])
+    os.kill(pid, signal.SIGINT)
+    assert call(sandbox, "process", shape=(1,))[0] == pid
 
 
 def test_what_another_medium_left_behind_condemns_no_medium(sandbox: Sandbox) -> None:
@@ -169,7 +175,6 @@ box = Sandbox(modules=("{__name__}",))
 print(int(box.call("{__name__}.process", dtype=np.dtype(np.float32), shape=(1,))[0]), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    # the child's standard error is closed to it, so the end of ours is its end
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, capture_output=True)
     assert ended.returncode == -signal.SIGKILL
     child = int(ended.stdout)
