@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import msgpack
 import numpy as np
@@ -42,9 +43,16 @@ class Row:
     stamps: Stamps
 
 
+class Values(NamedTuple):
+    """Feature values as they stand in a row: its numbers and its strings. Equal bytes are equal values."""
+
+    numbers: bytes
+    strings: bytes
+
+
 def version_of(stamps: Stamps) -> int:
     """Readers order rows by this, then by as_of: a function of what the row contains, 0 only for an empty row."""
-    return sum(offset + 1 for offset in stamps.values())
+    return sum(stamps.values()) + len(stamps)
 
 
 @cache
@@ -65,6 +73,29 @@ def fixed_dtype(view: View) -> np.dtype[np.void]:
     )
 
 
+@cache
+def _numbers(view: View) -> struct.Struct:
+    return struct.Struct(f"<{len(view.ints)}q{view.float_width}f")
+
+
+def pack_values(
+    view: View, ints: Sequence[int], floats: Sequence[float] | NDArray[np.float32], strings: Sequence[str | bytes]
+) -> Values:
+    """Values of a row, in the order of its view."""
+    return Values(_numbers(view).pack(*ints, *floats), pack_strings(strings))
+
+
+def pack_strings(strings: Sequence[str | bytes]) -> bytes:
+    """The strings of a row."""
+    return msgpack.packb(list(strings)) or b""
+
+
+def join_row(values: Values, *, as_of: int, event_time: int, kafka_time: int, stamps: Stamps, flags: int = 0) -> bytes:
+    """The blob of one row whose values are packed."""
+    header = HEADER.pack(FORMAT, len(stamps), flags, version_of(stamps), as_of, event_time, kafka_time)
+    return b"".join((header, values.numbers, pack_stamps(stamps), values.strings))
+
+
 def pack_row(
     view: View,
     *,
@@ -78,16 +109,8 @@ def pack_row(
     flags: int = 0,
 ) -> bytes:
     """The blob of one row."""
-    header = HEADER.pack(FORMAT, len(stamps), flags, version_of(stamps), as_of, event_time, kafka_time)
-    return b"".join(
-        (
-            header,
-            struct.pack(f"<{len(ints)}q", *ints),
-            np.asarray(floats, dtype="<f4").tobytes(),
-            pack_stamps(stamps),
-            msgpack.packb(list(strings)) or b"",
-        )
-    )
+    values = pack_values(view, ints, floats, strings)
+    return join_row(values, as_of=as_of, event_time=event_time, kafka_time=kafka_time, stamps=stamps, flags=flags)
 
 
 def unpack_row(view: View, blob: bytes) -> Row:
@@ -123,7 +146,7 @@ def unpack_fixed(view: View, blobs: Sequence[bytes | None]) -> NDArray[np.void]:
 
 
 def pack_stamps(stamps: Stamps) -> bytes:
-    return b"".join(STAMP.pack(partition, stamps[partition]) for partition in sorted(stamps))
+    return b"".join([STAMP.pack(*stamp) for stamp in sorted(stamps.items())])
 
 
 def unpack_stamps(data: bytes) -> Stamps:

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgpack
+from msgspec import Struct
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -29,7 +31,13 @@ from feature_repo.row import Stamps, pack_stamps, unpack_stamps
 EMISSION_LIMIT_MS = 20_000
 #: rows a script: keeps Redis's stops short
 ROWS_PER_SCRIPT = 250
+#: what a RowWrite says of an agenda that need not change
+KEEP = -2
+_NEVER = -1
 
+# The rows travel as one msgpack argument, of the old kind that Redis's cmsgpack knows: strings, no bins. To make an
+# argument of each of their values would cost the client more than all the rest.
+# Their keys are made inside the script, which Redis Cluster would not take; nor would it take markers beside rows.
 _WRITE = """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -42,19 +50,19 @@ local step = redis.call('GET', KEYS[3]) or ''
 if ARGV[5] ~= '' and step ~= ARGV[5] and step ~= ARGV[6] then return {'marker', now, marker} end
 if ARGV[3] ~= '' and now - tonumber(ARGV[3]) > tonumber(ARGV[4]) then return {'late', now} end
 local conflicts = {}
-for i = 4, #KEYS do
-  local a = 7 + (i - 4) * 5
-  local state = redis.call('HGET', KEYS[i], 's')
+for _, row in ipairs(cmsgpack.unpack(ARGV[8])) do
+  local entity, read, new, due = row[1], row[2], row[4], row[5]
+  local key = ARGV[7] .. entity
+  local state = redis.call('HGET', key, 's')
   local stamps = ''
   if state then stamps = string.sub(state, 3, 2 + string.byte(state, 1) * 256 + string.byte(state, 2)) end
-  local new = ARGV[a + 2]
   local written = string.sub(new, 3, 2 + string.byte(new, 1) * 256 + string.byte(new, 2))
-  if stamps == ARGV[a] or stamps == written then
-    redis.call('HSET', KEYS[i], 'r', ARGV[a + 1], 's', new)
-    if ARGV[a + 3] == '' then redis.call('ZREM', KEYS[2], ARGV[a + 4])
-    else redis.call('ZADD', KEYS[2], ARGV[a + 3], ARGV[a + 4]) end
+  if stamps == read or stamps == written then
+    redis.call('HSET', key, 'r', row[3], 's', new)
+    if due >= 0 then redis.call('ZADD', KEYS[2], due, entity)
+    elseif due == -1 then redis.call('ZREM', KEYS[2], entity) end
   else
-    conflicts[#conflicts + 1] = ARGV[a + 4]
+    conflicts[#conflicts + 1] = entity
   end
 end
 if #conflicts > 0 or ARGV[2] == '' then redis.call('SET', KEYS[3], ARGV[6]) end
@@ -90,8 +98,12 @@ class Space:
     def prefix(self) -> str:
         return f"freshrank:{self.cluster}:{self.topic_id}:{self.view}:{self.variant}"
 
+    @property
+    def row_prefix(self) -> str:
+        return f"{self.prefix}:r:"
+
     def row(self, entity: str) -> str:
-        return f"{self.prefix}:r:{entity}"
+        return self.row_prefix + entity
 
     def marker(self, partition: int) -> str:
         return f"{self.prefix}:m:{partition}"
@@ -119,8 +131,7 @@ class Marker:
         return cls(int(offset), int(clock))
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """A row's state as its writer packed it, with the stamps it contains and the as_of (ms) it was evaluated at."""
 
     stamps: Stamps
@@ -129,9 +140,11 @@ class Stored:
     state: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RowWrite:
-    """One row of a flush. `read_stamps` are the packed stamps as read, `due` the minute of its next change by time."""
+class RowWrite(Struct, frozen=True):
+    """One row of a flush. `read_stamps` are the packed stamps as read, `due` the minute of its next change by time.
+
+    `due` None: nothing will change by time; KEEP: the agenda has it already.
+    """
 
     entity: str
     read_stamps: bytes
@@ -257,13 +270,11 @@ class RowStore:
         """
         step_key = space.step(partition)
         step = self._steps.get(step_key, 0)
-        keys = [space.marker(partition), space.agenda(partition), step_key, *(space.row(row.entity) for row in rows)]
+        keys = [space.marker(partition), space.agenda(partition), step_key]
         oldest = b"" if oldest_emission_ms is None else str(oldest_emission_ms).encode()
         args: list[Any] = [expected, marker, oldest, EMISSION_LIMIT_MS]
         args += [f"{self._writer}:{step}" if step else b"", f"{self._writer}:{step + 1}"]
-        for row in rows:
-            due = b"" if row.due is None else str(row.due).encode()
-            args += (row.read_stamps, row.reader, pack_stored(row.stored), due, row.entity)
+        args += [space.row_prefix, msgpack.packb([_packed(row) for row in rows], use_bin_type=False)]
         status, now, *rest = await self._script(_WRITE, keys, args)
         if status == b"conflict" or (status == b"ok" and not marker):
             self._steps[step_key] = step + 1
@@ -303,6 +314,11 @@ class RowStore:
             if is_away(error):
                 raise StoreUnavailable(str(error)) from error
             raise
+
+
+def _packed(row: RowWrite) -> tuple[str, bytes, bytes, bytes, int]:
+    due = _NEVER if row.due is None else row.due
+    return row.entity, row.read_stamps, row.reader, pack_stored(row.stored), due
 
 
 def is_away(error: Exception) -> bool:

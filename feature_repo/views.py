@@ -36,9 +36,12 @@ class Field:
     length: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
-    """A feature view: one input topic, one writer per row. `ttl_ms` and `slo_ms` are by the log's clock."""
+    """A feature view: one input topic, one writer per row. `ttl_ms` and `slo_ms` are by the log's clock.
+
+    There is one object of each, so views are told apart by identity, which costs nothing where rows are unpacked.
+    """
 
     name: str
     entity: Literal["product", "user"]

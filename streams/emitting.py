@@ -1,7 +1,9 @@
 """Changed rows and heartbeats go to `feature-changes` at once; rows gather only while a send is in flight."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from streams.records import (
@@ -10,11 +12,19 @@ from streams.records import (
     Headers,
     encode_changes,
     encode_clock,
-    entity_hash,
 )
 
 ROWS_PER_MESSAGE = 1_000
 BYTES_PER_MESSAGE = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A message for one partition of a topic."""
+
+    key: bytes
+    value: bytes | None
+    headers: Headers
 
 
 class Sender(Protocol):
@@ -32,6 +42,10 @@ class Sender(Protocol):
         """Hand a message over; the awaitable is done once it is acknowledged."""
         ...
 
+    async def send_many(self, topic: str, partition: int, messages: Sequence[Outbound]) -> Awaitable[object]:
+        """Hand messages over in their order; the awaitable is done once all are acknowledged."""
+        ...
+
 
 class Emitter:
     """One send in flight: what changes meanwhile goes into the next message. Load makes messages bigger, not later."""
@@ -40,17 +54,26 @@ class Emitter:
         self._sender = sender
         self._partition = partition
         self._on_sent = on_sent
-        self._rows: list[tuple[bytes, Change, int]] = []
+        #: by view and entity: hash, row, Kafka timestamp
+        self._rows: dict[tuple[str, str], tuple[bytes, Change, int]] = {}
         self._clocks: dict[int, int] = {}
         self._queued = 0
         self._acked = 0
         self._work = asyncio.Event()
         self._progress = asyncio.Condition()
 
-    def emit(self, entity_kind: str, change: Change, kafka_time: int) -> None:
-        """Queue a row. `kafka_time` (ms) is that of the event behind it, for the freshness histogram."""
-        self._rows.append((entity_hash(entity_kind, change.entity), change, kafka_time))
-        self._queued += 1
+    def emit(self, digest: bytes, change: Change, kafka_time: int) -> None:
+        """Queue a row; `digest` is its `entity_hash`. It takes the place of an older one that still waits.
+
+        `kafka_time` (ms) is that of the event behind it, for the freshness histogram; 0 when it was time.
+        """
+        key = (change.view, change.entity)
+        waiting = self._rows.get(key)
+        if waiting is None:
+            self._queued += 1
+        elif waiting[2]:
+            kafka_time = waiting[2]
+        self._rows[key] = (digest, change, kafka_time)
         self._work.set()
 
     def pass_on(self, clocks: Mapping[int, int]) -> None:
@@ -91,11 +114,13 @@ class Emitter:
             self._progress.notify_all()
 
     def _take(self) -> list[tuple[bytes, Change, int]]:
-        size, count = 0, 0
-        for _, change, _ in self._rows[:ROWS_PER_MESSAGE]:
-            size += len(change.blob)
-            if count and size > BYTES_PER_MESSAGE:
+        size = 0
+        taken: list[tuple[bytes, Change, int]] = []
+        for row in islice(self._rows.values(), ROWS_PER_MESSAGE):
+            size += len(row[1].blob)
+            if taken and size > BYTES_PER_MESSAGE:
                 break
-            count += 1
-        taken, self._rows = self._rows[:count], self._rows[count:]
+            taken.append(row)
+        for _, change, _ in taken:
+            del self._rows[change.view, change.entity]
         return taken

@@ -1,22 +1,20 @@
 """What each view does with its input: one small class a view, all the same shape, over `feature_repo.features`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from feature_repo import features
 from feature_repo.events import Behavior, Product
-from feature_repo.row import Stamps, version_of
+from feature_repo.row import Stamps, Values, pack_strings, pack_values, version_of
 from feature_repo.views import PRODUCT_BEHAVIOR, PRODUCT_CATALOG, PRODUCT_CONTENT, USER_BEHAVIOR, View
 from streams.records import CONTENT, ContentMessage, encode_content
 
 S = TypeVar("S")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """What one message says of one entity; folded whole or not at all.
 
     `stamps` are the origin offsets it brings, `input_offset` is its place in the partition that is being read.
@@ -29,15 +27,6 @@ class Entry:
     kafka_time: int
     records: tuple[tuple[int, Any], ...]
     replaces: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Values:
-    """Feature values of a row, in the order of its view."""
-
-    ints: list[int]
-    floats: list[float]
-    strings: Sequence[str | bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +54,10 @@ class Folding(Protocol, Generic[S]):
         """Newest event time (ms) of the row."""
         ...
 
-    def values(self, state: S, as_of: int) -> Values: ...
+    def values(self, state: S, as_of: int) -> Values:
+        """What readers get, as it stands in a row."""
+        ...
+
     def next_change(self, state: S, as_of: int) -> int | None: ...
     def forward(self, entity: str, state: S, stamps: Stamps, entry: Entry, changed: bool) -> Forward | None:
         """What goes on from here; `changed` is fold's answer, or True for an entry that is read again."""
@@ -97,7 +89,7 @@ class CatalogFolding:
         return state.newest
 
     def values(self, state: features.CatalogState, as_of: int) -> Values:
-        return Values(features.catalog_ints(state), [], features.catalog_strings(state))
+        return pack_values(self.view, features.catalog_ints(state), (), features.catalog_strings(state))
 
     def next_change(self, state: features.CatalogState, as_of: int) -> int | None:
         return None
@@ -140,7 +132,7 @@ class BehaviorFolding:
         return state.newest
 
     def values(self, state: features.BehaviorState, as_of: int) -> Values:
-        return Values([], features.behavior_values(state, as_of), [])
+        return pack_values(self.view, (), features.behavior_values(state, as_of), ())
 
     def next_change(self, state: features.BehaviorState, as_of: int) -> int | None:
         return features.next_change(state, as_of)
@@ -176,7 +168,7 @@ class UserFolding:
         return state.newest
 
     def values(self, state: features.UserState, as_of: int) -> Values:
-        return Values([], features.user_values(state), [features.user_history(state)])
+        return pack_values(self.view, (), features.user_values(state), (features.user_history(state),))
 
     def next_change(self, state: features.UserState, as_of: int) -> int | None:
         return None
@@ -225,7 +217,7 @@ class ContentFolding:
         return state.newest
 
     def values(self, state: features.ContentState, as_of: int) -> Values:
-        return Values([], features.content_values(state), [state.encoder, state.content_hash])
+        return Values(state.numbers, pack_strings((state.encoder, state.content_hash)))
 
     def next_change(self, state: features.ContentState, as_of: int) -> int | None:
         return None
@@ -240,7 +232,7 @@ def contains(stamps: Stamps, entry: Entry) -> bool:
     """Whether a row with these stamps already holds the entry, or something newer in its place."""
     if entry.replaces:
         return stamps == entry.stamps or version_of(stamps) > version_of(entry.stamps)
-    return all(stamps.get(partition, -1) >= offset for partition, offset in entry.stamps.items())
+    return not [partition for partition, offset in entry.stamps.items() if stamps.get(partition, -1) < offset]
 
 
 def merge(stamps: Stamps, entry: Entry) -> None:

@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from feature_repo.row import BY_TIME, Stamps, pack_row, pack_stamps
+from msgspec import Struct
+
+from feature_repo.row import BY_TIME, Stamps, Values, join_row, pack_stamps
 from feature_repo.row_store import (
     EMISSION_LIMIT_MS,
+    KEEP,
     ROWS_PER_SCRIPT,
     Flushed,
     Loaded,
@@ -29,8 +32,8 @@ from feature_repo.row_store import (
 )
 from feature_repo.views import MINUTE_MS
 from streams.emitting import Emitter, Sender
-from streams.folding import Entry, Folding, Values, contains, merge
-from streams.records import Change
+from streams.folding import Entry, Folding, contains, merge
+from streams.records import Change, entity_hash
 
 LOAD_ROWS = 500
 PARKED_ENTRIES = 50_000
@@ -52,6 +55,8 @@ class OwnedRow:
     """A cached row and what has happened to it since it was last in the store."""
 
     entity: str
+    #: stands for the entity in `feature-changes`
+    digest: bytes
     state: Any
     stamps: Stamps
     read_stamps: bytes
@@ -60,16 +65,22 @@ class OwnedRow:
     #: what readers were told last; None when nobody knows
     values: Values | None = None
     due: int | None = None
+    #: the minute that the agenda has for it, as far as this worker knows
+    agenda: int | None = KEEP
     #: the newest evaluation was for a heartbeat, not for an event
     by_time: bool = False
     changes: int = 0
+    #: the row as it was emitted last, and how far it was then
+    blob: bytes = b""
+    blob_changes: int = -1
+    #: the entries read now were read before: nobody knows what the readers saw
+    is_unsure: bool = False
     pending: list[Entry] = field(default_factory=list)
     #: Redis's clock (ms) at the oldest emission that no flush has carried yet
     emitted_ms: int | None = None
 
 
-@dataclass(slots=True)
-class Flush:
+class Flush(Struct):
     """A row in a flush: what is written, and how far the row was then."""
 
     row: OwnedRow
@@ -143,21 +154,22 @@ class RowWriter:
                 f"{self.space.view}[{self.partition}]: read offset {entries[0].input_offset} where {self.position} "
                 "was to come: this is another topic of the same name"
             )
-        touched: dict[str, tuple[OwnedRow, bool]] = {}
+        rows, parked = self._rows, self._parked
+        touched: dict[str, OwnedRow] = {}
         for entry in entries:
-            row = self._rows.get(entry.entity)
-            if row is None or entry.entity in self._parked:
-                self._parked.setdefault(entry.entity, []).append(entry)
+            row = rows.get(entry.entity)
+            if row is None or entry.entity in parked:
+                parked.setdefault(entry.entity, []).append(entry)
                 self._parked_entries += 1
             else:
-                again = self._apply(row, entry)
-                touched[entry.entity] = (row, again or touched.get(entry.entity, (row, False))[1])
+                self._apply(row, entry)
+                touched[entry.entity] = row
         for offset, time in heartbeats:
             self._agenda.append((offset, time))
             self.clock = max(self.clock, time)
         self.position = position
-        for row, again in touched.values():
-            self._tell(row, again)
+        for row in touched.values():
+            self._tell(row, row.is_unsure)
         if self._parked:
             self._to_load.set()
         if heartbeats:
@@ -185,21 +197,22 @@ class RowWriter:
     def _unwritten_ms(self) -> int:
         return 0 if self._dirty_since is None else self._doors.monotonic_ms() - self._dirty_since
 
-    def _apply(self, row: OwnedRow, entry: Entry) -> bool:
-        """Fold the entry unless the row holds it; forward what follows from it. True when it was read again."""
-        again = contains(row.stamps, entry)
+    def _apply(self, row: OwnedRow, entry: Entry) -> None:
+        """Fold the entry unless the row holds it; forward what follows from it."""
         changed = True
         row.by_time = False
-        if not again:
+        if contains(row.stamps, entry):
+            row.is_unsure = True
+        else:
             changed = self.folding.fold(row.state, entry)
             merge(row.stamps, entry)
             row.pending.append(entry)
             self._touch(row)
-        row.kafka_time = max(row.kafka_time, entry.kafka_time)
+        if entry.kafka_time > row.kafka_time:
+            row.kafka_time = entry.kafka_time
         forward = self.folding.forward(row.entity, row.state, row.stamps, entry, changed)
         if forward is not None:
             self._sends.append(self._send(forward.topic, forward.key.encode(), forward.value))
-        return again
 
     def _send(self, topic: str, key: bytes, value: bytes) -> Awaitable[object]:
         async def sent() -> object:
@@ -220,28 +233,28 @@ class RowWriter:
         row.due = self.folding.next_change(row.state, row.as_of)
         if anyway or values != row.values:
             row.values = values
+            row.is_unsure = False
             self._touch(row)
             self._emit(row)
 
     def _emit(self, row: OwnedRow) -> None:
         change = Change(self.space.view, row.entity, self._blob(row))
-        self._doors.emitter.emit(self.folding.view.entity, change, 0 if row.by_time else row.kafka_time)
+        self._doors.emitter.emit(row.digest, change, 0 if row.by_time else row.kafka_time)
         if row.emitted_ms is None:
             row.emitted_ms = self._redis_now()
 
     def _blob(self, row: OwnedRow) -> bytes:
-        values = self.folding.values(row.state, row.as_of) if row.values is None else row.values
-        return pack_row(
-            self.folding.view,
-            as_of=row.as_of,
-            event_time=self.folding.newest(row.state),
-            kafka_time=row.kafka_time,
-            ints=values.ints,
-            floats=values.floats,
-            strings=values.strings,
-            stamps=row.stamps,
-            flags=BY_TIME if row.by_time else 0,
-        )
+        if row.blob_changes != row.changes:
+            row.blob_changes = row.changes
+            row.blob = join_row(
+                self.folding.values(row.state, row.as_of) if row.values is None else row.values,
+                as_of=row.as_of,
+                event_time=self.folding.newest(row.state),
+                kafka_time=row.kafka_time,
+                stamps=row.stamps,
+                flags=BY_TIME if row.by_time else 0,
+            )
+        return row.blob
 
     def _redis_now(self) -> int | None:
         # the offset was taken when an answer arrived, after Redis had read its clock: this is early, never late
@@ -286,10 +299,11 @@ class RowWriter:
         return loaded
 
     def _owned(self, entity: str, stored: Stored | None) -> OwnedRow:
+        digest = entity_hash(self.folding.view.entity, entity)
         if stored is None:
-            return OwnedRow(entity, self.folding.empty(), {}, b"", 0, 0)
-        state = self.folding.unpack(stored.state)
-        return OwnedRow(entity, state, dict(stored.stamps), pack_stamps(stored.stamps), stored.as_of, stored.kafka_time)
+            return OwnedRow(entity, digest, self.folding.empty(), {}, b"", 0, 0)
+        state, stamps = self.folding.unpack(stored.state), dict(stored.stamps)
+        return OwnedRow(entity, digest, state, stamps, pack_stamps(stamps), stored.as_of, stored.kafka_time)
 
     def _evict(self) -> None:
         excess = len(self._rows) - CACHED_ROWS
@@ -374,7 +388,8 @@ class RowWriter:
     def _pack(self, row: OwnedRow) -> Flush:
         stored = Stored(dict(row.stamps), row.as_of, row.kafka_time, self.folding.pack(row.state))
         due = None if row.due is None else row.due // MINUTE_MS
-        write = RowWrite(row.entity, row.read_stamps, self._blob(row), stored, due)
+        agenda = KEEP if due == row.agenda else due
+        write = RowWrite(row.entity, row.read_stamps, self._blob(row), stored, agenda)
         flush = Flush(row, write, row.changes, len(row.pending), row.emitted_ms)
         row.emitted_ms = None
         return flush
@@ -423,9 +438,12 @@ class RowWriter:
     def _settle(self, flush: Flush) -> None:
         row = flush.row
         row.read_stamps = pack_stamps(flush.write.stored.stamps)
+        if flush.write.due != KEEP:
+            row.agenda = flush.write.due
         del row.pending[: flush.pending]
         if row.changes == flush.changes:
             self._dirty.pop(row.entity, None)
+            row.blob, row.blob_changes = b"", -1
 
     async def _mend(self, conflicts: Iterable[str]) -> None:
         """Rows that another writer wrote meanwhile: read again, apply again, emit again."""

@@ -1,11 +1,12 @@
 """A product as the shop describes it: last writer wins, per field."""
 
 from bisect import bisect_left
+from dataclasses import dataclass, field
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from feature_repo.events import Product
-from feature_repo.features.packing import pack, unpack
+from feature_repo.features.packing import pack, pack_list, unpack
 from feature_repo.views import UNKNOWN
 
 #: (event_time, offset, partition, place in the message): the later one wins a field
@@ -20,13 +21,16 @@ PRICES_KEPT = 9
 CONTENT_FIELDS = ("title", "description", "brand", "category", "attributes", "image", "video", "audio")
 
 
-class CatalogState(Struct):
+@dataclass(slots=True)
+class CatalogState:
     """Per field the winning value and its order; `newest` is the newest event time (ms) of the row."""
 
-    fields: dict[str, tuple[Order, object]] = {}
+    fields: dict[str, tuple[Order, object]] = field(default_factory=dict)
     newest: int = 0
     #: the last prices that were set, in order; what clears a price sets none
-    prices: list[tuple[Order, int]] = []
+    prices: list[tuple[Order, int]] = field(default_factory=list)
+    #: fields as they are packed, but for those that changed since
+    packed: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
 
 def fold_product(state: CatalogState, patch: Product, order: Order) -> bool:
@@ -41,6 +45,7 @@ def fold_product(state: CatalogState, patch: Product, order: Order) -> bool:
         if known is None or order > known[0]:
             content |= name in CONTENT_FIELDS and (known[1] if known else None) != value
             state.fields[name] = (order, value)
+            state.packed.pop(name, None)
     if isinstance(patch.price, int):
         _remember_price(state.prices, order, patch.price)
     return content
@@ -100,7 +105,13 @@ def delisting(product_id: str, event_time: int) -> Product:
 
 
 def pack_catalog(state: CatalogState) -> bytes:
-    return pack([state.newest, [[name, *entry] for name, entry in sorted(state.fields.items())], state.prices])
+    packed = state.packed
+    if len(packed) < len(state.fields):
+        for name, (order, value) in state.fields.items():
+            if name not in packed:
+                packed[name] = pack((name, order, value))
+    fields = pack_list([packed[name] for name in sorted(packed)])
+    return pack_list((pack(state.newest), fields, pack(state.prices)))
 
 
 def unpack_catalog(data: bytes) -> CatalogState:

@@ -8,13 +8,15 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgpack
 import numpy as np
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from feature_repo.row_store import _SHA, _WRITE, RowStore
+from feature_repo.row_store import _SHA, _WRITE, KEEP, RowStore
 from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS
 from serving.errors import ScorerUnavailable
 from serving.requests import CONTRIBUTIONS, ContentVectors, Floats, ProductContent, ScoreRequest, Scores
+from streams.emitting import Outbound
 from streams.records import Headers
 
 #: Redis's clock is this far (ms) from a process's own
@@ -68,6 +70,13 @@ class RecordingSender:
         else:
             ack.set_result(None)
         return ack
+
+    async def send_many(self, topic: str, partition: int, messages: Sequence[Outbound]) -> Awaitable[object]:
+        acks = [
+            await self.send(topic, message.value, key=message.key, partition=partition, headers=message.headers)
+            for message in messages
+        ]
+        return asyncio.gather(*acks)
 
     def release(self) -> None:
         """Acknowledge everything that waits, and from now on everything at once."""
@@ -159,7 +168,7 @@ class FakeRedis:
         return [self.keys.get(keys[0], b""), self.now_ms(), *rows]
 
     def _write(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
-        expected, following, oldest, limit, step, next_step = args[:6]
+        expected, following, oldest, limit, step, next_step, prefix, rows = args
         now, (marker_key, agenda_key, step_key) = self.now_ms(), keys[:3]
         marker = self.keys.get(marker_key, b"")
         if marker != expected:
@@ -170,16 +179,16 @@ class FakeRedis:
             return [b"late", now]
         conflicts = []
         agenda = self.keys.setdefault(agenda_key, {})
-        for key, place in zip(keys[3:], range(6, len(args), 5), strict=True):
-            read_stamps, reader, state, due, entity = args[place : place + 5]
-            row = self.keys.setdefault(key, {})
+        for entity, read_stamps, reader, state, due in msgpack.unpackb(rows, raw=True):
+            row = self.keys.setdefault(prefix + entity, {})
             if _stamps(row.get(b"s", b"\0\0")) not in (read_stamps, _stamps(state)):
                 conflicts.append(entity)
                 continue
             row.update({b"r": reader, b"s": state})
-            agenda.pop(entity, None)
-            if due:
-                agenda[entity] = int(due)
+            if due != KEEP:
+                agenda.pop(entity, None)
+            if due >= 0:
+                agenda[entity] = due
         if conflicts or not following:
             self.keys[step_key] = next_step
         if conflicts:

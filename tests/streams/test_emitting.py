@@ -24,7 +24,7 @@ class Running:
 
     def emit(self, *entities: str, blob: bytes = b"row") -> None:
         for entity in entities:
-            self.emitter.emit("product", Change("product_catalog", entity, blob), 7)
+            self.emitter.emit(entity_hash("product", entity), Change("product_catalog", entity, blob), 7)
 
     def messages(self) -> list[list[str]]:
         return [[change.entity for change in changes_in(message)] for message in self.sender.sent]
@@ -59,8 +59,21 @@ async def test_rows_gather_while_a_send_is_in_flight_and_keep_their_order(runnin
     assert running.told == []
     running.sender.release()
     await settle()
-    assert running.messages() == [["a"], ["b", "c", "b"]]
-    assert len(running.told) == 4
+    assert running.messages() == [["a"], ["b", "c"]]
+    assert len(running.told) == 3
+
+
+async def test_a_row_that_changes_again_before_it_is_sent_is_sent_once_as_it_is_then(running: Running) -> None:
+    running.sender.held = True
+    running.emit("a")
+    await settle()
+    running.emit("b", blob=b"first")
+    running.emit("c")
+    waiting = asyncio.create_task(running.emitter.barrier())
+    running.emit("b", blob=b"second")
+    running.sender.release()
+    await waiting
+    assert [change.blob for change in changes_in(running.sender.sent[1])] == [b"second", b"row"]
 
 
 async def test_a_message_is_bounded_by_rows_and_by_bytes(running: Running) -> None:
