@@ -22,9 +22,16 @@ class ServingSettings(BaseSettings):
     triton_tls_key: Path | None = Field(None, description="PEM file of the client's private key")
     triton_tls_certificate: Path | None = Field(None, description="PEM file of the client's certificate chain")
 
-    media_max_bytes: int = Field(5 << 20, ge=1, description="largest encoded picture, bytes")
-    media_max_pixels: int = Field(16_000_000, ge=1, description="largest decoded picture, pixels")
+    media_max_bytes: int = Field(5 << 20, ge=1, description="largest file of a picture, a video or a sound, bytes")
+    media_max_pixels: int = Field(16_000_000, ge=1, description="largest picture or frame of a video, pixels")
+    media_max_seconds: float = Field(600.0, gt=0, description="longest video, seconds")
+    media_max_frames: int = Field(2_000, ge=1, description="frames of a video that are decoded at most")
 
     @property
     def media_limits(self) -> MediaLimits:
-        return MediaLimits(max_bytes=self.media_max_bytes, max_pixels=self.media_max_pixels)
+        return MediaLimits(
+            max_bytes=self.media_max_bytes,
+            max_pixels=self.media_max_pixels,
+            max_seconds=self.media_max_seconds,
+            max_frames=self.media_max_frames,
+        )

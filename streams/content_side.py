@@ -14,7 +14,7 @@ import msgpack
 import numpy as np
 
 from serving.errors import BadMedia, ScorerUnavailable
-from serving.preprocess import MediaLimits, decode_image
+from serving.preprocess import MediaLimits, check_medium
 from serving.requests import ProductContent, Scorer
 from streams.dead_letters import dead_letter
 from streams.emitting import Sender
@@ -103,8 +103,7 @@ class ContentSide:
                 continue
             try:
                 data = await asyncio.to_thread(self.media.open, reference)
-                if name == "image":
-                    await asyncio.to_thread(decode_image, data, self.media_limits)
+                await asyncio.to_thread(check_medium, name, data, self.media_limits)
                 media[name] = data
             except (MediaError, BadMedia) as error:
                 await self._bury(batch, message, f"{name}: {error}")

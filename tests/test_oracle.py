@@ -168,6 +168,17 @@ class Arithmetic:
         self.encoded.clear()
 
 
+@dataclass
+class Noting(Arithmetic):
+    """Keeps the products that it encodes."""
+
+    products: list[ProductContent] = field(default_factory=list)
+
+    async def encode_products(self, products: Sequence[ProductContent], version: int | None = None) -> ContentVectors:
+        self.products += products
+        return await super().encode_products(products, version)
+
+
 def _vector(first: float) -> Floats:
     return np.array([first] + 31 * [0.0], np.float32)
 
@@ -345,6 +356,15 @@ def test_pictures_come_as_bytes_or_as_references_and_a_broken_one_is_none() -> N
     assert best({}) == [0.1, 0.0, 0.0]
     assert best({reference: broken}) == [0.1, 0.0, 0.0]
     assert best({reference: picture}) == [0.1, 0.1, 0.0]
+
+
+@pytest.mark.parametrize("name", ["image", "video", "audio"])
+def test_of_a_broken_medium_only_itself_is_left_out(name: str) -> None:
+    reference = "sha256:" + 64 * "0"
+    record = Product(product_id="a", event_time=T, title="mug", attributes={"size": 3}, **{name: reference})  # type: ignore[arg-type]
+    scorer = Noting()
+    asyncio.run(Expectations(scorer, {reference: b"?"}.get).of(ready(record).add(result_set("a")).replay()))
+    assert scorer.products == [ProductContent("a", title="mug", attributes={"size": 3})]
 
 
 def test_contents_are_encoded_again_only_when_they_or_the_encoder_changed() -> None:

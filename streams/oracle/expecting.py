@@ -24,7 +24,7 @@ from feature_repo.views import (
     USER_DIM,
 )
 from serving.errors import BadMedia
-from serving.preprocess import MediaLimits, decode_image
+from serving.preprocess import MediaLimits, check_medium
 from serving.ranking import Doubles, order, rounded
 from serving.requests import Floats, ProductContent, Scorer, ScoreRequest
 from serving.users import user_vector
@@ -203,9 +203,9 @@ class Expectations:
 
     def _medium(self, name: str, medium: bytes | str | None) -> bytes | None:
         data = self._fetch(medium) if isinstance(medium, str) else medium
-        if name == "image" and data is not None:
+        if data is not None:
             try:
-                decode_image(data, self._limits)
+                check_medium(name, data, self._limits)
             except BadMedia:
                 return None
         return data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import pytest
 from feature_repo.events import Heartbeat, Product
 from feature_repo.row import Row, unpack_row
 from feature_repo.row_store import Marker
-from feature_repo.views import MODALITIES, PRODUCT_CONTENT, View
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, PRODUCT_CONTENT, View
+from serving.datasets.clips import video_bytes, wav_bytes
 from serving.preprocess import MediaLimits
+from serving.requests import ContentVectors, ProductContent
 from streams.content_side import ContentSide
 from streams.folding import BehaviorFolding, CatalogFolding, ContentFolding, UserFolding
 from streams.freshness import Freshness
@@ -39,11 +41,17 @@ from streams.records import (
 )
 from streams.settings import Settings
 from streams.transport import Batch, Message
+from tests.serving.test_preprocess import picture
 from tests.streams.bench import HOUR, Bench, behavior
 from tests.streams.fakes import FakeScorer, word_vector
 from tests.streams.loops import settle
 from tests.streams.simulation import space_of
 
+MEDIA = {
+    "image": picture("red"),
+    "video": video_bytes(np.zeros((4, 32, 32, 3), np.uint8), fps=4),
+    "audio": wav_bytes(np.ones(100, np.float32), rate=16_000),
+}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(32)
 FLUSH_S = 0.05
 PARTITIONS = {CATALOG: 1, BEHAVIOR: 1, USER_BEHAVIOR: 1, CONTENT: 1}
@@ -98,6 +106,20 @@ async def sides(tmp_path: Path) -> AsyncIterator[Sides]:
     await made.ownership.drop()
     made.bench.stop()
     assert made.crashes == []
+
+
+class NotingScorer(FakeScorer):
+    """Keeps what it was asked to encode."""
+
+    products: list[Sequence[ProductContent]]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.products = []
+
+    async def encode_products(self, products: Sequence[ProductContent], version: int | None = None) -> ContentVectors:
+        self.products.append(products)
+        return await super().encode_products(products, version)
 
 
 def batch(topic: str, *messages: tuple[bytes | None, bytes | None], start: int = 0) -> Batch:
@@ -233,3 +255,21 @@ async def test_a_medium_that_is_missing_is_a_missing_modality_and_a_dead_letter(
     row = await sides.row(PRODUCT_CONTENT, "a")
     assert row is not None
     assert row.floats[-len(MODALITIES) :].tolist() == [1.0, 0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["image", "video", "audio"])
+async def test_a_broken_medium_is_a_missing_modality_and_a_dead_letter(sides: Sides, name: str) -> None:
+    scorer = sides.content.scorer = NotingScorer()
+    media = {field: sides.content.media.put(data[:30] if field == name else data) for field, data in MEDIA.items()}
+    message = ContentMessage("a", {0: 0}, HOUR, {"title": "red", **media})
+    await sides.content.on_content(batch(CONTENT, (b"a", encode_content(message))))
+    await asyncio.sleep(3 * FLUSH_S)
+    (letter,) = sides.bench.sender.of(DEAD_LETTER)
+    headers = dict(letter.headers)
+    assert headers["reason"] == b"bad_media"
+    assert headers["text"].startswith(f"{name}: ".encode())
+    ((product,),) = scorer.products
+    assert {field: getattr(product, field) for field in MEDIA} == {**MEDIA, name: None}
+    row = await sides.row(PRODUCT_CONTENT, "a")
+    assert row is not None
+    assert np.allclose(row.floats[:EMBEDDING_DIM], word_vector("red"))
