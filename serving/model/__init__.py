@@ -8,6 +8,7 @@ Read in the order of the data:
     backend.py    Triton's side: tensors by DLPack in and out
     inprocess.py  the same nets without Triton, as a Scorer
     dataset.py    events -> lists to learn from: features as of the moment, what was bought next
+    lessons.py    lists in which a picture, a film, a sound or attributes alone tell what was asked for
     train.py      lists -> weights
     metrics.py    how good an order is: NDCG, MRR, AUC, calibration, bootstrap intervals                  (pure)
     evaluate.py   NDCG@10 of the model, of popularity, and of the model with a part of it masked
