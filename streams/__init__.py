@@ -22,8 +22,15 @@ Read in the order of the data:
     minute.py          the last minute of feature-changes: what a read of the store cannot see (pure)
     candidate_rows.py  the rows of all candidates, as arrays                                   (pure)
     users.py           the users of live sets, and their vectors                               (pure)
-    result_sets.py     live sets, product -> sets, expiry                                      (pure)
+    places.py          the candidates of all sets in arrays, product -> candidates             (pure)
+    result_sets.py     live sets by id, product and user; expiry                               (pure)
+    dirty.py           which sets must be looked at, and why                                   (pure)
     reranking.py       changed rows -> dirty sets -> score request -> rankings                 (pure)
+    ordering.py        many lists put in order at once                                         (pure)
+    standings.py       the newest published ranking of each set                                (pure)
+    reordering.py      scores -> orders -> what must be published, for sets of one width       (pure)
+    packing.py         what must be published -> message values, many at once                  (pure)
+    publishing.py      records of rankings: numbered, sent in order, seen to arrive
     tables.py          what stands in an owned partition of result-sets and rankings           (pure)
     loading.py         rows of the store for new sets, in bulk, again when a read took too long
     repairing.py       live sets compared with the store, slowly; what it finds must be nothing

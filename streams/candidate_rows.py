@@ -3,9 +3,11 @@
 Numbers lie in arrays by slot, so that the rows of a score request are one gather each.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,6 +65,8 @@ class CandidateRows:
         self.as_ofs = np.zeros((len(PRODUCT_VIEWS), capacity), np.int64)
         self.event_times = np.zeros((len(PRODUCT_VIEWS), capacity), np.int64)
         self.users = np.zeros(capacity, np.int32)
+        #: product_id as msgpack packs it: a ranking is packed by joining these
+        self.packed_ids = np.full(capacity, b"", object)
 
     def _grow(self) -> None:
         """Twice the slots; what is there keeps its place."""
@@ -92,7 +96,19 @@ class CandidateRows:
                 self._grow()
         self.slots[product_id] = slot
         self.users[slot] = 1
+        self.packed_ids[slot] = msgpack.packb(product_id)
         return slot, True
+
+    def acquire_all(self, products: Sequence[str]) -> tuple[NDArray[np.int32], list[str]]:
+        """The slots of different products i32[n], one user more each; and those that are new and must be read."""
+        found = [self.slots.get(product_id, -1) for product_id in products]
+        slots = np.array(found, np.int32)
+        self.users[slots[slots >= 0]] += 1
+        new = []
+        for place in np.flatnonzero(slots < 0).tolist():
+            slots[place], _ = self.acquire(products[place])
+            new.append(products[place])
+        return slots, new
 
     def release(self, slot: int) -> bool:
         """One user less; True when nobody is left and the slot was given back."""
@@ -104,9 +120,17 @@ class CandidateRows:
         self.content[slot], self.mask[slot] = 0, 0
         self.price[slot] = self.price_usual[slot] = self.stock[slot] = UNKNOWN
         self.delisted[slot] = False
+        self.packed_ids[slot] = b""
         self.versions[:, slot] = self.as_ofs[:, slot] = self.event_times[:, slot] = 0
         self._free.append(slot)
         return True
+
+    def release_all(self, slots: NDArray[np.int32]) -> None:
+        """One user less of each of different slots."""
+        shared = self.users[slots] > 1
+        self.users[slots[shared]] -= 1
+        for slot in slots[~shared].tolist():
+            self.release(slot)
 
     def version(self, view: str, slot: int) -> int:
         """Version of the row that is here, 0 without one."""

@@ -26,7 +26,6 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from feature_repo.views import MINUTE_MS, VIEW_BY_NAME, VIEWS
-from streams.records import Ranking
 from streams.validation import Decoded
 
 #: event -> row readable in the store; event -> row acknowledged on `feature-changes`; event -> ranking acknowledged
@@ -121,11 +120,11 @@ class Histogram:
     def count(self) -> int:
         return sum(self.counts)
 
-    def observe(self, value_ms: float) -> None:
+    def observe(self, value_ms: float, times: int = 1) -> None:
         """Clocks that differ make an event look as if it came from the future: it counts as 0."""
         value_ms = max(0.0, value_ms)
-        self.counts[bisect_left(BOUNDS_MS, value_ms)] += 1
-        self.sum_ms += value_ms
+        self.counts[bisect_left(BOUNDS_MS, value_ms)] += times
+        self.sum_ms += times * value_ms
 
     def add(self, other: Histogram, sign: int = 1) -> None:
         """Merge another one into this, or with -1 take it out."""
@@ -151,6 +150,17 @@ class Histogram:
     def share_within(self, bound_ms: int) -> float | None:
         """The share of values at or below one of `BOUNDS_MS`; None without any value."""
         return sum(self.counts[: BOUNDS_MS.index(bound_ms) + 1]) / self.count if self.count else None
+
+
+@dataclass(frozen=True, slots=True)
+class RankingsSent:
+    """Rankings that were sent together: how many by (view, Kafka timestamp in ms) of the event that caused them; ages
+    (youngest, oldest) in ms by view of the last one."""
+
+    count: int
+    degraded: int
+    causes: Mapping[tuple[str, int], int]
+    ages: Mapping[str, tuple[int, int]]
 
 
 def is_late(lag: int, read_age_ms: float, slo_ms: int) -> bool:
@@ -227,14 +237,14 @@ class Freshness(Collector):
         self._values[ROWS_SCORED][()] += rows
         self._values[ROWS_RESCORE][()] += whole_rows
 
-    def count_ranking(self, ranking: Ranking, now_ms: int) -> None:
-        """A ranking that was acknowledged at `now_ms`."""
-        self._values[RANKINGS_OUT][()] += 1
-        self._values[DEGRADED][()] += ranking.degraded
-        if ranking.caused_by is not None and ranking.cause_kafka_time > 0:
-            self.observe("ranking", ranking.caused_by.view, None, now_ms - ranking.cause_kafka_time)
+    def count_rankings(self, sent: RankingsSent, now_ms: int) -> None:
+        """Rankings that were acknowledged at `now_ms`."""
+        self._values[RANKINGS_OUT][()] += sent.count
+        self._values[DEGRADED][()] += sent.degraded
+        for (view, kafka_time), count in sent.causes.items():
+            self._latency["ranking", view, ""].observe(now_ms - kafka_time, count)
         ages = self._values[AGE]
-        for view, (youngest, oldest) in ranking.feature_age_ms.items():
+        for view, (youngest, oldest) in sent.ages.items():
             ages[view, "youngest"], ages[view, "oldest"] = youngest / 1000, oldest / 1000
 
     def count_conflicts(self, view: str, rows: int) -> None:

@@ -1,10 +1,12 @@
 """The door to Kafka for what the engine sends: one aiokafka producer, every acknowledgement awaited by somebody."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
 
+from streams.emitting import Outbound
 from streams.records import Headers
 from streams.settings import Settings
 
@@ -58,6 +60,26 @@ class KafkaSender:
         ack: asyncio.Future[object] = await self._producer.send(
             topic, value, key=key, partition=partition, headers=list(headers)
         )
+        ack.add_done_callback(self._look)
+        return ack
+
+    async def send_many(self, topic: str, partition: int, messages: Sequence[Outbound]) -> Awaitable[object]:
+        """Hand messages over in their order, as batches of their own: one acknowledgement a batch, half the CPU."""
+        assert self._producer is not None, "start() comes first"
+        acks = []
+        batch = self._producer.create_batch()
+        for message in messages:
+            fields = {"timestamp": None, "key": message.key, "value": message.value, "headers": message.headers}
+            if batch.append(**fields) is None:
+                acks.append(await self._send_batch(batch, topic, partition))
+                batch = self._producer.create_batch()
+                batch.append(**fields)
+        acks.append(await self._send_batch(batch, topic, partition))
+        return asyncio.gather(*acks)
+
+    async def _send_batch(self, batch: BatchBuilder, topic: str, partition: int) -> "asyncio.Future[object]":
+        assert self._producer is not None
+        ack: asyncio.Future[object] = await self._producer.send_batch(batch, topic, partition=partition)
         ack.add_done_callback(self._look)
         return ack
 

@@ -8,9 +8,8 @@ ranking is stands in `streams.reranking`.
 
 import asyncio
 import logging
-import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from feature_repo.events import Bundle, ResultSet
 from feature_repo.row import kafka_time_of
@@ -25,22 +24,20 @@ from streams.loading import StoredRows
 from streams.minute import Minute
 from streams.owning import Bounds, Place
 from streams.product_side import bury
+from streams.publishing import Publishing
 from streams.records import (
     COUNTER_MASK,
     EPOCH_BITS,
     RANKINGS,
     RESULT_SETS,
     Change,
-    Ranking,
     decode_headers,
-    encode_ranking,
     entity_hash,
     partition_for,
-    ranking_headers,
 )
 from streams.repairing import RepairWalk
 from streams.reranking import NO_SCORES, Reranker, Times, version_name
-from streams.result_sets import LiveSet, is_expired
+from streams.result_sets import LiveSet
 from streams.settings import Settings
 from streams.tables import Published, Tables, standing_in
 from streams.transport import Batch
@@ -80,7 +77,7 @@ class RankingSide:
         self._stored = StoredRows(doors.store, spaces, doors.monotonic_ms)
         self._freshness = freshness
         self._partitions = partitions
-        self.writer = b""
+        self._publishing = Publishing(doors.sender, freshness, doors.now_ms, doors.on_crash)
         #: the highest epoch this process has used: the next one is above it, whatever has arrived by then
         self._newest_epoch = 0
         self.minute = Minute()
@@ -99,8 +96,7 @@ class RankingSide:
     async def resume(self, bounds: Mapping[Place, Bounds], generation: int) -> dict[Place, int]:
         """Forget every set and read the tables of the assigned partitions from their start."""
         self.drop()
-        # what this process sent before and what arrives only now is another writer's, too
-        self.writer = os.urandom(8)
+        self._publishing.begin()
         for (_, partition), bound in bounds.items():
             self._tables[partition] = Tables(
                 partition, bound.end, bound.committed, generation, bound.start, highest_epoch=self._newest_epoch
@@ -111,12 +107,18 @@ class RankingSide:
         """Nothing is owned any more; what is in flight is not published."""
         self._tables = {}
         self._to_register = []
+        self._publishing.drop()
         self._reranker = Reranker()
         self._reranker.bundle = self._bundle
 
     @property
     def owned(self) -> tuple[int, ...]:
         return tuple(self._tables)
+
+    @property
+    def writer(self) -> bytes:
+        """What this process calls itself in the records of `rankings`."""
+        return self._publishing.writer
 
     def committed(self) -> dict[Place, int]:
         return {(RESULT_SETS, tables.partition): tables.read_to for tables in self._tables.values() if tables.active}
@@ -197,7 +199,7 @@ class RankingSide:
             self._reranker.contest(record.result_set_id, theirs)
             self._wake.set()
         elif theirs is not None:
-            self._reranker.standing[record.result_set_id] = theirs
+            self._reranker.standings.put(record.result_set_id, theirs)
             self._withdraw(tables, record.result_set_id)
 
     def _is_awaited(self, result_set_id: str) -> bool:
@@ -218,8 +220,8 @@ class RankingSide:
         tables.epoch = max(tables.generation, tables.highest_epoch + 1)
         self._newest_epoch = max(self._newest_epoch, tables.epoch)
         for result_set_id, value in tables.rankings.items():
-            standing = None if value is None else standing_in(result_set_id, value)
-            self._reranker.standing[result_set_id] = standing
+            if value is not None:
+                self._reranker.standings.put(result_set_id, standing_in(result_set_id, value))
         for result_set_id in tables.rankings:
             if tables.registrations.get(result_set_id) is None:
                 self._withdraw(tables, result_set_id)
@@ -387,21 +389,24 @@ class RankingSide:
             return True  # the partitions went while the call was in flight: this is not ours to publish any more
         if work.request is None:
             scores = NO_SCORES
-        await self._publish(reranker.apply(work, scores, Times(self._doors.now_ms(), self.clock)))
+        for reordered in reranker.apply(work, scores, Times(self._doors.now_ms(), self.clock)):
+            self._publishing.publish(reordered, reranker.rows.packed_ids, self._tables)
+        await self._publishing.handed_over()
         return True
 
     async def _encode_queries(self, reranker: Reranker) -> None:
         waiting = reranker.without_query()
         if not waiting or self._bundle is None:
             return
-        texts = [live.registration.query or "" for live in waiting]
+        texts = [live.query or "" for live in waiting]
         try:
             vectors = await self._doors.scorer.encode_queries(texts, self._bundle.models["query_encoder"])
         except ScorerUnavailable as error:
             self._lose_model(error)
             return
         for live, vector in zip(waiting, vectors, strict=True):
-            live.query_vector = vector
+            if reranker.sets.by_id.get(live.id) is live:
+                reranker.sets.take_query_vector(live, vector)
 
     def _lose_model(self, error: ScorerUnavailable) -> None:
         log.warning("degraded: the model is away: %s", error)
@@ -419,59 +424,17 @@ class RankingSide:
 
     # --- publish ---------------------------------------------------------------------------------------------------
 
-    async def _publish(self, rankings: Iterable[tuple[LiveSet, Ranking]]) -> None:
-        for live, ranking in rankings:
-            tables = self._tables.get(live.partition)
-            if tables is None or not tables.active or self._reranker.sets.by_id.get(live.id) is not live:
-                continue
-            clock = self.clock
-            if clock is not None and is_expired(live.registration, clock):
-                continue  # its null comes, or came, from _expire
-            version = tables.next_version()
-            value = encode_ranking(replace(ranking, version=version))
-            ack = await self._doors.sender.send(
-                RANKINGS,
-                value,
-                key=live.id.encode(),
-                partition=live.partition,
-                headers=ranking_headers(self.writer, version),
-            )
-            self._follow(ack, ranking)
+    async def run_publishing(self) -> None:
+        """Send what is to be published, for ever."""
+        await self._publishing.run()
 
     def _withdraw(self, tables: Tables, result_set_id: str) -> None:
         """Publish a null if something stands there."""
-        if self._reranker.standing.get(result_set_id) is None:
-            return
-        self._reranker.standing[result_set_id] = None
-        version = tables.next_version()
-        sending = self._doors.sender.send(
-            RANKINGS,
-            None,
-            key=result_set_id.encode(),
-            partition=tables.partition,
-            headers=ranking_headers(self.writer, version),
-        )
-        self._follow(_sent(sending), None)
-
-    def _follow(self, ack: Awaitable[object], ranking: Ranking | None) -> None:
-        """Watch an acknowledgement: a send that fails for good ends the process."""
-
-        def done(future: "asyncio.Future[object]") -> None:
-            if future.cancelled():
-                return
-            error = future.exception()
-            if error is not None:
-                self._doors.on_crash(error)
-            elif ranking is not None:
-                self._freshness.count_ranking(ranking, self._doors.now_ms())
-
-        asyncio.ensure_future(ack).add_done_callback(done)
+        if result_set_id in self._reranker.standings:
+            self._reranker.standings.forget(result_set_id)
+            self._publishing.withdraw(tables, result_set_id)
 
 
 def _hash(kind: str, entity: str) -> int:
     """The hash of an entity as it is read from `feature-changes`."""
     return int.from_bytes(entity_hash(kind, entity), "little")
-
-
-async def _sent(sending: Awaitable[Awaitable[object]]) -> object:
-    return await (await sending)

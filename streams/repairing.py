@@ -72,9 +72,9 @@ class RepairWalk:
     async def look_at(self, result_set_id: str) -> None:
         """Compare the rows of one set's candidates, and take what was missed."""
         live = self._reranker().sets.by_id.get(result_set_id)
-        if live is None or not live.loaded:
+        if live is None or not self._reranker().sets.loaded[live.number]:
             return
-        products = live.ids.tolist()
+        products = self._reranker().sets.products(live)
         for view in PRODUCT_VIEWS:
             blobs = await self._read(view.name, products)
             rows = self._reranker().rows

@@ -4,11 +4,11 @@ import logging
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feature_repo.events import ResultSet
 from streams.records import EPOCH_BITS, Headers, decode_ranking
-from streams.reranking import standing_of
-from streams.result_sets import Standing
+from streams.standings import Standing, standing_of
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,12 @@ class Tables:
         """(epoch, counter) in one integer, above every one before."""
         self.counter += 1
         return self.epoch << EPOCH_BITS | self.counter
+
+    def next_versions(self, count: int) -> NDArray[np.int64]:
+        """So many of them, rising."""
+        first = self.next_version()
+        self.counter += count - 1
+        return np.arange(first, first + count)
 
 
 def standing_in(result_set_id: str, value: bytes) -> Standing:

@@ -215,6 +215,7 @@ class Worker:
         self._spawn(follower.run)
         self._spawn(side.run_loading)
         self._spawn(side.run_ranking)
+        self._spawn(side.run_publishing)
         self._spawn(side.run_probing)
         self._spawn(side.repair_walk().run)
         return self._app

@@ -32,13 +32,13 @@ from streams.freshness import (
     UNKNOWN_FIELDS,
     Freshness,
     Histogram,
+    RankingsSent,
     Snapshot,
     is_late,
     merge,
     partition_state,
     scrape,
 )
-from streams.records import Cause, Ranking
 from streams.validation import Decoded, Rejected
 
 NOW = 1_700_000_000_000
@@ -55,24 +55,6 @@ def exposed(registry: CollectorRegistry) -> str:
 
 def snapshot(*registries: CollectorRegistry) -> Snapshot:
     return merge([exposed(registry) for registry in registries], NOW)
-
-
-def ranking(*, degraded: bool = False, cause: Cause | None = None, cause_kafka_time: int = 0) -> Ranking:
-    return Ranking(
-        result_set_id="r",
-        version=1,
-        product_ids=("p",),
-        scores=np.zeros(1, np.float32),
-        previous_ranks=np.zeros(1, np.int16),
-        contributions=None,
-        model_version="1",
-        caused_by=cause,
-        feature_age_ms={"product_catalog": (250, 90_000)},
-        scored_at=NOW,
-        published_at=NOW,
-        degraded=degraded,
-        cause_kafka_time=cause_kafka_time,
-    )
 
 
 # --- histograms ----------------------------------------------------------------------------------------------------
@@ -164,8 +146,7 @@ def test_latencies_by_stage_and_view() -> None:
     written("product_catalog", 3, [NOW - 10, NOW - 20])
     sent = worker.on_change_sent(lambda: NOW)
     sent("product_behavior", NOW - 5)
-    cause = Cause("product_catalog", "p", 1, NOW)
-    worker.count_ranking(ranking(cause=cause, cause_kafka_time=NOW - 8), NOW)
+    worker.count_rankings(RankingsSent(3, 0, {("product_catalog", NOW - 8): 2}, {}), NOW)
     rows = {(row.view, row.stage): row for row in snapshot(registry).rows()}
     assert set(rows) == {("product_catalog", "row"), ("product_catalog", "ranking"), ("product_behavior", "change")}
     row = rows["product_catalog", "row"]
@@ -183,7 +164,7 @@ def test_what_no_event_caused_has_no_latency() -> None:
     worker, registry = measured()
     worker.on_rows_written(lambda: NOW)("product_behavior", 0, [0])
     worker.on_change_sent(lambda: NOW)("product_behavior", 0)
-    worker.count_ranking(ranking(), NOW)
+    worker.count_rankings(RankingsSent(1, 0, {}, {}), NOW)
     found = snapshot(registry)
     assert sum(histogram.count for histogram in found.latency.values()) == 0
     assert (found.total(ROWS_WRITTEN), found.total(ROWS_EMITTED), found.total(RANKINGS_OUT)) == (1, 1, 1)
@@ -195,8 +176,7 @@ def test_everything_is_counted() -> None:
     worker.count_in("catalog", Decoded(rejected=rejected, unknown_fields=4, count=10))
     worker.count_in("behavior", Decoded(count=5))
     worker.count_scored(3, 100)
-    worker.count_ranking(ranking(degraded=True), NOW)
-    worker.count_ranking(ranking(), NOW)
+    worker.count_rankings(RankingsSent(5, 2, {}, {"product_catalog": (250, 90_000)}), NOW)
     worker.count_conflicts("product_catalog", 2)
     worker.count_repairs("product_catalog", 1)
     worker.count_rewind()
@@ -206,7 +186,7 @@ def test_everything_is_counted() -> None:
     assert found.total(REJECTED, topic="behavior") == 0
     assert found.total(UNKNOWN_FIELDS) == 4
     assert (found.total(ROWS_SCORED), found.total(ROWS_RESCORE)) == (3, 100)
-    assert (found.total(RANKINGS_OUT), found.total(DEGRADED)) == (2, 1)
+    assert (found.total(RANKINGS_OUT), found.total(DEGRADED)) == (5, 2)
     assert (found.total(CONFLICTS), found.total(REPAIRS), found.total(REWINDS)) == (2, 1, 1)
     assert 'freshrank_feature_age_seconds{edge="oldest",view="product_catalog"} 90.0' in exposed(registry)
 

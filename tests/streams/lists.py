@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,9 @@ from feature_repo.views import (
     input_hash,
 )
 from serving.requests import Scores
-from streams.records import Change, Ranking, encode_record
+from streams.packing import pack_rankings
+from streams.records import Change, Ranking, decode_ranking, encode_record
+from streams.reordering import Reordered
 from streams.reranking import Needs, Reranker, Times, Work
 from tests.streams.bench import HOUR
 from tests.streams.fakes import fake_contributions, word_vector
@@ -133,7 +135,7 @@ class Lists:
         needs = self.reranker.register(found, encode_record(found), 0)
         assert needs is not None
         self.reranker.begin(needs.live)
-        needs.live.query_vector = word_vector(found.query or "")
+        self.reranker.sets.take_query_vector(needs.live, word_vector(found.query or ""))
         return needs
 
     def change(self, *changes: Change) -> None:
@@ -157,9 +159,18 @@ class Lists:
             if work.request is not None:
                 contributions = fake_contributions(work.request)
             scores = Scores(contributions.sum(axis=1), contributions)
-        found = [ranking for _, ranking in self.reranker.apply(work, scores, Times(self.now, self.now))]
+        found = self.decoded(self.reranker.apply(work, scores, Times(self.now, self.now)))
         self.published += found
         return found
+
+    def decoded(self, reordered: Iterable[Reordered]) -> list[Ranking]:
+        """As a reader of `rankings` gets them."""
+        packed_ids = self.reranker.rows.packed_ids
+        return [
+            decode_ranking(value)
+            for some in reordered
+            for value in pack_rankings(some, packed_ids, np.zeros(len(some), np.int64), self.now)
+        ]
 
     def rank(self, *, away: bool = False) -> list[Ranking]:
         """Take everything that is dirty and apply it."""

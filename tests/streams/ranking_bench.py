@@ -62,7 +62,12 @@ class RankingBench:
         doors = Doors(store, self.scorer, self.sender, lambda: HOUR, loop_ms, self.crashes.append, self.rereads.append)
         counts = {"behavior": CLOCKS, RESULT_SETS: self.partitions}
         self.side = RankingSide(Settings(), doors, self.spaces, Freshness(), counts)
-        for work in (self.side.run_loading(), self.side.run_ranking(), self.side.run_probing()):
+        for work in (
+            self.side.run_loading(),
+            self.side.run_ranking(),
+            self.side.run_publishing(),
+            self.side.run_probing(),
+        ):
             self.start(work)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:

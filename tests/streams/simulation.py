@@ -7,7 +7,7 @@ the simulation says who owns them, when a process dies, and when its successor c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from feature_repo.views import (
 from serving.preprocess import MediaLimits
 from streams import records
 from streams.content_side import ContentSide
-from streams.emitting import Emitter
+from streams.emitting import Emitter, Outbound
 from streams.folding import BehaviorFolding, CatalogFolding, ContentFolding, UserFolding
 from streams.freshness import Freshness
 from streams.media import MediaStore
@@ -124,11 +124,14 @@ class LogSender:
         if self.dead:
             await asyncio.Event().wait()
         self.log.append(topic, value, key, partition, headers)
+        return asyncio.ensure_future(asyncio.sleep(0.002))
 
-        async def acknowledged() -> None:
-            await asyncio.sleep(0.002)
-
-        return asyncio.ensure_future(acknowledged())
+    async def send_many(self, topic: str, partition: int, messages: Sequence[Outbound]) -> Awaitable[object]:
+        if self.dead:
+            await asyncio.Event().wait()
+        for message in messages:
+            self.log.append(topic, message.value, message.key, partition, message.headers)
+        return asyncio.ensure_future(asyncio.sleep(0.002))
 
 
 class Process:
@@ -266,8 +269,10 @@ class RankingProcess(Process):
         self.start(self.drain({RESULT_SETS: self.side.on_result_sets}, self._resume))
         self.start(self._follow_changes())
         self.start(self._follow_rankings())
-        for work in (self.side.run_loading(), self.side.run_ranking(), self.side.run_probing()):
-            self.start(work)
+        self.start(self.side.run_loading())
+        self.start(self.side.run_ranking())
+        self.start(self.side.run_publishing())
+        self.start(self.side.run_probing())
 
     async def _resume(self) -> Mapping[Place, int]:
         bounds = self.bounds([RESULT_SETS]) if self.owns else {}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from feature_repo.views import EMBEDDING_DIM
 from serving.requests import CONTRIBUTIONS
 from streams import reranking
 from streams.records import encode_record
-from streams.reranking import standing_of
-from streams.result_sets import Standing
+from streams.reranking import Work
+from streams.standings import Standing, standing_of
 from tests.streams.bench import HOUR
 from tests.streams.lists import (
     BUNDLE,
@@ -31,6 +32,12 @@ def ranked(lists: Lists, *candidates: str | tuple[str, float], **fields: object)
     """A set "s" that was ranked and published once."""
     lists.register("s", candidates, **fields)
     lists.rank()
+
+
+def sets_of(lists: Lists, work: Work) -> list[str]:
+    """Ids of the sets that were taken."""
+    members = [lists.reranker.sets.by_number[number] for part in work.parts for number in part.group.numbers]
+    return sorted(live.id for live in members if live is not None)
 
 
 # --- what is scored ------------------------------------------------------------------------------------------------
@@ -123,7 +130,7 @@ def test_a_set_that_is_loaded_while_another_query_is_encoded_waits_for_its_own(l
     lists.reranker.begin(needs.live)
     lists.price("a", 100)
     work = lists.take()
-    assert [live.id for live, _, _ in work.items] == ["s"]
+    assert sets_of(lists, work) == ["s"]
     assert [live.id for live in lists.reranker.without_query()] == ["t"]
 
 
@@ -273,7 +280,7 @@ def test_a_user_who_does_something_has_every_one_of_their_sets_scored_whole(list
     lists.rank()
     lists.change(user_row("u", 0, "b"))
     work = lists.take()
-    assert sorted(live.id for live, _, _ in work.items) == ["s", "t"]
+    assert sets_of(lists, work) == ["s", "t"]
     assert work.request is not None
     assert work.request.rows == 4
     assert work.request.user[0].any()
@@ -399,7 +406,7 @@ def theirs(*product_ids: str) -> Standing:
 
 def test_what_stands_already_is_not_published_again(lists: Lists) -> None:
     """A new owner that computes what the last one had published says nothing."""
-    lists.reranker.standing["s"] = theirs("a", "b")
+    lists.reranker.standings.put("s", theirs("a", "b"))
     lists.register("s", ["a", "b"])
     assert lists.rank() == []
     lists.register("s", ["a", "b", "c"])
@@ -407,7 +414,9 @@ def test_what_stands_already_is_not_published_again(lists: Lists) -> None:
 
 
 def test_a_null_that_stands_is_overwritten(lists: Lists) -> None:
-    lists.reranker.standing["s"] = None
+    lists.reranker.standings.put("s", theirs("a"))
+    lists.reranker.standings.forget("s")
+    assert "s" not in lists.reranker.standings
     lists.register("s", ["a"])
     assert len(lists.rank()) == 1
 
@@ -428,7 +437,7 @@ def test_another_writers_record_is_answered_with_what_should_stand(lists: Lists,
 @pytest.mark.parametrize("when", ["before it is registered", "while it is loaded", "while it is scored"])
 def test_another_writers_record_is_answered_whenever_it_comes(lists: Lists, when: str) -> None:
     """What stands is what this set will be ranked to: without the contest nothing would be published."""
-    lists.reranker.standing["s"] = theirs("a", "b")
+    lists.reranker.standings.put("s", theirs("a", "b"))
     if when == "before it is registered":
         lists.reranker.contest("s", theirs("b"))
     found = registration("s", ["a", "b"])
@@ -437,7 +446,7 @@ def test_another_writers_record_is_answered_whenever_it_comes(lists: Lists, when
     if when == "while it is loaded":
         lists.reranker.contest("s", theirs("b"))
     lists.reranker.begin(needs.live)
-    needs.live.query_vector = np.zeros(32, np.float32)
+    lists.reranker.sets.take_query_vector(needs.live, np.zeros(EMBEDDING_DIM, np.float32))
     work = lists.take()
     if when == "while it is scored":
         lists.reranker.contest("s", theirs("b"))
@@ -456,6 +465,7 @@ def test_a_contest_outlives_a_set_that_is_replaced_during_a_call(lists: Lists) -
 
 def test_what_another_writer_left_for_a_set_that_is_awaited_can_be_withdrawn(lists: Lists) -> None:
     lists.reranker.contest("s", theirs("a"))
-    standing = lists.reranker.standing["s"]
+    assert "s" in lists.reranker.standings
+    standing = lists.reranker.standings.adopt("s")
     assert isinstance(standing, Standing)
     assert (standing.product_ids, standing.contested) == (("a",), True)

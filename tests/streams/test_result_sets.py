@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streams.candidate_rows import CandidateRows
-from streams.result_sets import LiveSets, is_expired
+from streams.result_sets import LiveSets
 from tests.streams.lists import registration
 
 
@@ -15,16 +15,29 @@ def sets() -> LiveSets:
 
 
 def ids(sets: LiveSets, product: str) -> dict[str, int]:
+    """Sets that hold the product: id -> position."""
     slot = sets.rows.slots.get(product)
-    return {} if slot is None else sets.holding(slot)
+    found = {}
+    for place in [] if slot is None else sets.holding(slot).tolist():
+        live = sets.by_number[sets.places.sets[place]]
+        assert live is not None
+        found[live.id] = place - int(sets.firsts[live.number])
+    return found
+
+
+def of_user(sets: LiveSets, user_id: str) -> list[str]:
+    members = [sets.by_number[number] for number in sets.of_user(user_id).tolist()]
+    return [live.id for live in members if live is not None]
 
 
 def test_candidates_are_kept_in_order_of_their_ids(sets: LiveSets) -> None:
     live, new = sets.register(registration("s", [("c", 3.0), ("a", 1.0), ("b", 2.0)]), b"s", 2)
     assert new == ["a", "b", "c"]
-    assert [sets.rows.ids[slot] for slot in live.slots] == ["a", "b", "c"]
-    assert live.retrieval.tolist() == [1.0, 2.0, 3.0]
-    assert (live.partition, live.loaded, live.needs_model, len(sets)) == (2, False, True, 1)
+    assert sets.products(live) == ["a", "b", "c"]
+    first = sets.firsts[live.number]
+    assert sets.places.retrieval[first : first + 3].tolist() == [1.0, 2.0, 3.0]
+    assert (live.partition, len(sets)) == (2, 1)
+    assert (sets.loaded[live.number], sets.needs_model[live.number]) == (False, True)
     assert [ids(sets, product) for product in "abc"] == [{"s": 0}, {"s": 1}, {"s": 2}]
 
 
@@ -44,8 +57,8 @@ def test_a_set_that_is_registered_anew_replaces_the_old_one_and_keeps_shared_row
     assert "a" not in sets.rows.slots
     assert sets.by_id == {"s": live}
     assert ids(sets, "b") == {"s": 0}
-    assert sets.of_user("u") == set()
-    assert sets.of_user("v") == {"s"}
+    assert of_user(sets, "u") == []
+    assert of_user(sets, "v") == ["s"]
 
 
 def test_a_set_that_is_removed_leaves_nothing(sets: LiveSets) -> None:
@@ -54,7 +67,7 @@ def test_a_set_that_is_removed_leaves_nothing(sets: LiveSets) -> None:
     assert sets.remove("s") is not None
     assert sets.remove("s") is None
     assert ids(sets, "a") == {"t": 0}
-    assert sets.of_user("u") == set()
+    assert of_user(sets, "u") == []
     assert sets.expired(10) == []
     sets.remove("t")
     assert not sets.rows.slots
@@ -77,9 +90,3 @@ def test_a_set_that_is_registered_anew_expires_by_the_new_registration(
     sets.register(registration("s", ["p"], expires_at=10), b"1", 0)
     sets.register(registration("s", ["p"], expires_at=later), b"2", 0)
     assert sets.expired(10) == expected
-
-
-def test_a_registration_may_be_expired_when_it_comes() -> None:
-    assert is_expired(registration("s", ["a"], expires_at=10), 10)
-    assert not is_expired(registration("s", ["a"], expires_at=10), 9)
-    assert not is_expired(registration("s", ["a"]), 2**50)

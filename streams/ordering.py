@@ -1,0 +1,54 @@
+"""Many lists put in order at once: one matrix, one sort. Pure NumPy.
+
+A candidate's key is an integer: whether it is left out, whether it is sold out, its falling score, its position. Keys
+are all different, so any sort gives the one order that `serving.ranking.order` gives for a single list.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.ranking import SCORE_DECIMALS, Doubles, order
+from streams.places import Numbers
+
+Flags = NDArray[np.bool_]
+
+_POSITION_BITS = 16
+_POSITIONS = (1 << _POSITION_BITS) - 1
+_UNIT = 10.0**SCORE_DECIMALS
+#: scores (in units of their last decimal) that leave room for the flags above and the position below
+_GREATEST = 1 << 43
+_SOLD_OUT = 1 << 61
+_LEFT_OUT = 1 << 62
+
+
+def orders(scores: Doubles, sold_out: Flags, left_out: Flags) -> Numbers:
+    """Positions in order of rank [G, W] for G lists of W candidates, those left out last. `scores` are rounded."""
+    units = scores * _UNIT
+    if not (np.abs(units) < _GREATEST).all():  # nor if one is NaN
+        return _orders_of_any(scores, sold_out, left_out)
+    keys = (_GREATEST - np.rint(units).astype(np.int64)) << _POSITION_BITS
+    keys |= np.arange(scores.shape[1])
+    keys += np.where(left_out, _LEFT_OUT, np.where(sold_out, _SOLD_OUT, 0))
+    keys.sort(axis=1)
+    return keys & _POSITIONS
+
+
+def _orders_of_any(scores: Doubles, sold_out: Flags, left_out: Flags) -> Numbers:
+    ranked = np.empty(scores.shape, np.int64)
+    for row in range(len(scores)):
+        found = order(scores[row], np.where(sold_out[row], 0, 1))
+        ranked[row] = np.concatenate([found[~left_out[row, found]], found[left_out[row, found]]])
+    return ranked
+
+
+def previous_ranks(before: NDArray[np.int16], ranked: Numbers) -> NDArray[np.int16]:
+    """Rank in the order before of what stands at each rank now [G, W]; -1 for what had none.
+
+    `before` and `ranked` hold positions by rank; in `before`, -1 stands for nothing.
+    """
+    lists, width = before.shape
+    places = np.where(before < 0, width, before) + np.arange(0, lists * (width + 1), width + 1)[:, None]
+    ranks = np.full((lists, width + 1), -1, np.int16)
+    ranks.reshape(-1)[places] = np.arange(width, dtype=np.int16)
+    ranks[:, width] = -1
+    return np.take_along_axis(ranks, ranked, axis=1)

@@ -1,0 +1,140 @@
+"""Records of `rankings` on their way: numbered, packed, sent in the order of their partition, and seen to arrive."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.candidate_rows import PRODUCT_VIEWS
+from streams.emitting import Outbound, Sender
+from streams.freshness import Freshness, RankingsSent
+from streams.packing import pack_rankings
+from streams.records import RANKINGS, VERSION, WRITER
+from streams.reordering import Reordered
+from streams.tables import Tables
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What one partition waits for, in order, and what to tell once it was acknowledged."""
+
+    messages: list[Outbound] = field(default_factory=list)
+    told: list[RankingsSent] = field(default_factory=list)
+
+
+class Publishing:
+    """One queue a partition. What is in a queue is not sent yet and can be dropped; what was handed over cannot.
+
+    `run` hands all queues over and begins again when Kafka's client has taken them: messages grow with the load.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        freshness: Freshness,
+        now_ms: Callable[[], int],
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        self._sender = sender
+        self._freshness = freshness
+        self._now_ms = now_ms
+        self._on_crash = on_crash
+        self._queues: dict[int, _Queue] = {}
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        #: names this process since its partitions were assigned
+        self.writer = b""
+
+    def begin(self) -> None:
+        """Other partitions are owned: what this process sent before is another writer's, what waits is dropped."""
+        self.drop()
+        self.writer = os.urandom(8)
+
+    def drop(self) -> None:
+        """Nothing that waits is ours to send any more."""
+        self._queues = {}
+
+    def publish(self, reordered: Reordered, packed_ids: NDArray[np.object_], tables: Mapping[int, Tables]) -> None:
+        """Queue rankings, each with the next version of its partition."""
+        versions = np.zeros(len(reordered), np.int64)
+        rows_of: dict[int, NDArray[np.int64]] = {}
+        for partition in np.unique(reordered.partitions).tolist():
+            rows = rows_of[partition] = np.flatnonzero(reordered.partitions == partition)
+            versions[rows] = tables[partition].next_versions(len(rows))
+        values = list(pack_rankings(reordered, packed_ids, versions, self._now_ms()))
+        named = versions.astype(">i8").tobytes()
+        for partition, rows in rows_of.items():
+            queue = self._queues.setdefault(partition, _Queue())
+            queue.messages += [
+                Outbound(
+                    reordered.sets[row].id.encode(),
+                    values[row],
+                    ((WRITER, self.writer), (VERSION, named[8 * row : 8 * row + 8])),
+                )
+                for row in rows.tolist()
+            ]
+            queue.told.append(_told(reordered, rows))
+        self._wake()
+
+    def withdraw(self, tables: Tables, result_set_id: str) -> None:
+        """Queue a null."""
+        version = tables.next_version().to_bytes(8, "big")
+        headers = ((WRITER, self.writer), (VERSION, version))
+        queue = self._queues.setdefault(tables.partition, _Queue())
+        queue.messages.append(Outbound(result_set_id.encode(), None, headers))
+        self._wake()
+
+    def _wake(self) -> None:
+        self._idle.clear()
+        self._work.set()
+
+    async def handed_over(self) -> None:
+        """Wait until nothing waits: whoever goes on ranking before that only makes queues longer."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Send for ever."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._queues:
+                queues, self._queues = self._queues, {}
+                await asyncio.gather(*(self._send(partition, queue) for partition, queue in queues.items()))
+            self._idle.set()
+
+    async def _send(self, partition: int, queue: _Queue) -> None:
+        self._follow(await self._sender.send_many(RANKINGS, partition, queue.messages), queue.told)
+
+    def _follow(self, ack: Awaitable[object], told: list[RankingsSent]) -> None:
+        """Watch an acknowledgement: a send that fails for good ends the process."""
+
+        def done(future: "asyncio.Future[object]") -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            if error is not None:
+                self._on_crash(error)
+                return
+            now = self._now_ms()
+            for sent in told:
+                self._freshness.count_rankings(sent, now)
+
+        asyncio.ensure_future(ack).add_done_callback(done)
+
+
+def _told(reordered: Reordered, rows: NDArray[np.int64]) -> RankingsSent:
+    """What freshness counts of these sets; the ages are the last one's."""
+    causes: dict[tuple[str, int], int] = {}
+    for cause, kafka_time in zip(reordered.causes[rows], reordered.cause_times[rows].tolist(), strict=True):
+        if cause is not None and kafka_time > 0:
+            key = (cause.view, kafka_time)
+            causes[key] = causes.get(key, 0) + 1
+    youngest, oldest = reordered.youngest[:, rows[-1]].tolist(), reordered.oldest[:, rows[-1]].tolist()
+    ages = {
+        view.name: (youngest[place], oldest[place]) for place, view in enumerate(PRODUCT_VIEWS) if youngest[place] >= 0
+    }
+    return RankingsSent(len(rows), int(reordered.degraded[rows].sum()), causes, ages)

@@ -1,0 +1,180 @@
+"""Scores -> orders -> what must be published, for all sets of one width at once. Pure NumPy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.events import Bundle
+from serving.ranking import Doubles, degraded_scores, rounded
+from streams.candidate_rows import PRODUCT_VIEWS
+from streams.ordering import Flags, orders, previous_ranks
+from streams.places import Numbers
+from streams.result_sets import LiveSet, LiveSets
+from streams.standings import Standings, positions_of
+
+#: lists whose matrices stay in the processor's cache
+LISTS_AT_ONCE = 128
+_NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Live sets of one width W to be ordered, each once: numbers [G], places [G, W], why and since when [G]."""
+
+    numbers: Numbers
+    places: Numbers
+    causes: NDArray[np.object_]
+    cause_times: Numbers
+
+    def of(self, rows: Flags | slice) -> "Group":
+        """Some of the sets."""
+        return Group(self.numbers[rows], self.places[rows], self.causes[rows], self.cause_times[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Reordered:
+    """Rankings that must be published, of G sets of one width W. Columns [G, W] are by rank; a list has `counts` ranks.
+
+    `youngest` and `oldest` are the ages (ms by the log's clock) of the candidates' rows by view, i64[V, G]; -1 without
+    any row. `contributions` [counts, K] by place among the sets, where they were asked for.
+    """
+
+    sets: tuple[LiveSet, ...]
+    partitions: NDArray[np.int32]
+    counts: Numbers
+    slots: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    previous_ranks: NDArray[np.int16]
+    contributions: Mapping[int, NDArray[np.float32]]
+    model_version: str
+    degraded: Flags
+    causes: NDArray[np.object_]
+    cause_times: Numbers
+    scored_at: Numbers
+    youngest: Numbers
+    oldest: Numbers
+
+    def __len__(self) -> int:
+        return len(self.sets)
+
+
+class Reordering:
+    """Orders sets by their newest scores; what differs from what stands must be published, and stands from then on."""
+
+    def __init__(self, sets: LiveSets, standings: Standings) -> None:
+        self._sets = sets
+        self._rows = sets.rows
+        self._standings = standings
+
+    def reorder(self, group: Group, bundle: Bundle, model_version: str, log_clock: int | None) -> Reordered | None:
+        """Order at most LISTS_AT_ONCE sets; None when everything stands already."""
+        # 1. the order
+        sets, places, standings = self._sets, self._sets.places, self._standings
+        numbers, slots = group.numbers, places.slots[group.places]
+        ranks = np.arange(slots.shape[1])
+        left_out = self._rows.delisted[slots] | (ranks >= sets.counts[numbers][:, None])
+        scores = self._scores(group, slots, bundle)
+        ranked = orders(scores, self._rows.stock[slots] == 0, left_out)
+        counts = len(ranks) - left_out.sum(axis=1)
+        shown = np.take_along_axis(scores.astype(np.float32), ranked, axis=1)
+        beyond = ranks >= counts[:, None]
+        shown[beyond] = 0
+        # 2. against what stands
+        model, degraded = standings.model(model_version), sets.needs_model[numbers]
+        before = places.ranked[group.places]
+        moved = ((before != np.where(beyond, -1, ranked)) | (places.shown[group.places] != shown)).any(axis=1)
+        moved |= (standings.models[numbers] != model) | (standings.degraded[numbers] != degraded)
+        moved |= standings.contested[numbers]
+        earlier = previous_ranks(before, ranked)
+        for row in np.flatnonzero(standings.models[numbers] < 0).tolist():
+            moved[row] = self._adopt(
+                numbers[row], ranked[row, : counts[row]], shown[row], model_version, degraded[row], earlier[row]
+            )
+        # 3. what stands from now on
+        standings.models[numbers], standings.degraded[numbers] = model, degraded
+        standings.contested[numbers] = False
+        places.ranked[group.places] = np.where(beyond, -1, ranked)
+        places.shown[group.places] = shown
+        if not moved.any():
+            return None
+        youngest, oldest = self._ages(numbers[moved], slots[moved], log_clock)
+        members = tuple(self._member(number) for number in numbers[moved].tolist())
+        return Reordered(
+            sets=members,
+            partitions=sets.partitions[numbers[moved]],
+            counts=counts[moved],
+            slots=np.take_along_axis(slots[moved], ranked[moved], axis=1),
+            scores=shown[moved],
+            previous_ranks=earlier[moved],
+            contributions={
+                row: live.contributions[ranked[at, : counts[at]]]
+                for row, (live, at) in enumerate(zip(members, np.flatnonzero(moved).tolist(), strict=True))
+                if live.contributions is not None
+            },
+            model_version=model_version,
+            degraded=degraded[moved],
+            causes=group.causes[moved],
+            cause_times=group.cause_times[moved],
+            scored_at=sets.scored_at[numbers[moved]],
+            youngest=youngest,
+            oldest=oldest,
+        )
+
+    def _member(self, number: int) -> LiveSet:
+        live = self._sets.by_number[number]
+        assert live is not None
+        return live
+
+    def _scores(self, group: Group, slots: NDArray[np.int32], bundle: Bundle) -> Doubles:
+        """Scores to order by [G, W]: the model's, or a stopgap from the last ones, or the retrieval's."""
+        places = self._sets.places
+        scores = rounded(places.logits[group.places])
+        stopgap = self._sets.needs_model[group.numbers]
+        if stopgap.any():
+            there = group.places[stopgap]
+            last, price = scores[stopgap], self._rows.price[slots[stopgap]]
+            corrected = degraded_scores(last, price, places.price_scored[there], bundle.price_weight)
+            scores[stopgap] = np.where(np.isnan(corrected), rounded(places.retrieval[there]), corrected)
+        padding = np.arange(slots.shape[1]) >= self._sets.counts[group.numbers][:, None]
+        scores[padding] = 0
+        return scores
+
+    def _adopt(
+        self,
+        number: int,
+        ranked: Numbers,
+        shown: NDArray[np.float32],
+        model_version: str,
+        degraded: bool,
+        earlier: NDArray[np.int16],
+    ) -> bool:
+        """Compare with what stands by id, if anything does; fills `earlier` and says whether to publish."""
+        live = self._member(number)
+        standing = self._standings.adopt(live.id)
+        if standing is None:
+            return True
+        before = positions_of(standing, self._sets.products(live))
+        ranks = np.full(int(self._sets.counts[number]) + 1, -1, np.int16)
+        ranks[before] = np.arange(len(before))  # the last place takes products that are no candidates any more
+        earlier[: len(ranked)] = ranks[ranked]
+        return not (
+            np.array_equal(before, ranked)
+            and np.array_equal(standing.scores, shown[: len(ranked)])
+            and standing.model_version == model_version
+            and standing.degraded == degraded
+            and not standing.contested
+        )
+
+    def _ages(self, numbers: Numbers, slots: NDArray[np.int32], log_clock: int | None) -> tuple[Numbers, Numbers]:
+        if log_clock is None:
+            nothing = np.full((len(PRODUCT_VIEWS), len(numbers)), -1, np.int64)
+            return nothing, nothing
+        there = np.arange(slots.shape[1]) < self._sets.counts[numbers][:, None]
+        times = np.where(there, self._rows.event_times[:, slots], 0)
+        newest = times.max(axis=2)
+        oldest = np.where(times > 0, times, _NEVER).min(axis=2)
+        known = newest > 0
+        youngest = np.where(known, np.maximum(log_clock - newest, 0), -1)
+        return youngest, np.where(known, np.maximum(log_clock - oldest, 0), -1)
