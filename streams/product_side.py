@@ -4,8 +4,10 @@ One method per arrow of the drawing; what a row is and when it is written stands
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from msgspec import structs
 
@@ -23,9 +25,10 @@ from streams.records import (
     USER_BEHAVIOR,
     Record,
     UserMessage,
-    decode_user,
+    decode_users,
     encode_record,
-    encode_user,
+    encode_users,
+    partition_for,
 )
 from streams.settings import Settings
 from streams.transport import Batch, Message
@@ -56,10 +59,10 @@ class ProductSide:
         if writer is None:
             return
         entries: list[Entry] = []
-        for message in batch.messages:
-            decoded = await self._decode(writer, batch, message)
-            patches = [(place, await self._with_media_stored(r)) for place, r in decoded.records]
-            entries += _entries(batch.partition, message, patches)
+        for message, records in await self._decoded(writer, batch):
+            if any(_has_media(record) for _, record in records):
+                records = [(place, await self._with_media_stored(record)) for place, record in records]
+            entries += _entries(batch.partition, message, records)
         await writer.take(entries, batch.next_offset)
 
     async def on_behavior(self, batch: Batch) -> None:
@@ -69,12 +72,16 @@ class ProductSide:
             return
         entries: list[Entry] = []
         heartbeats: list[tuple[int, int]] = []
-        for message in batch.messages:
-            decoded = await self._decode(writer, batch, message)
-            events = [(place, r) for place, r in decoded.records if isinstance(r, Behavior)]
-            heartbeats += [(message.offset, r.event_time) for _, r in decoded.records if isinstance(r, Heartbeat)]
-            entries += _entries(batch.partition, message, events)
-            await self._forward_users(writer, batch.partition, message, events)
+        forwards: list[UserMessage] = []
+        for message, records in await self._decoded(writer, batch):
+            beats = [(message.offset, record.event_time) for _, record in records if isinstance(record, Heartbeat)]
+            if beats:
+                heartbeats += beats
+                records = [pair for pair in records if isinstance(pair[1], Behavior)]
+            entries += _entries(batch.partition, message, records)
+            forwards += _forwards(batch.partition, message, records)
+        if forwards:
+            await self._forward(writer, forwards)
         await writer.take(entries, batch.next_offset, heartbeats)
 
     async def on_user_behavior(self, batch: Batch) -> None:
@@ -85,9 +92,9 @@ class ProductSide:
         entries = []
         for message in batch.messages:
             assert message.value is not None
-            user = decode_user(message.value)
-            stamps = {user.partition: user.offset}
-            entries.append(Entry(user.user_id, stamps, message.offset, user.kafka_time, user.events))
+            for user in decode_users(message.value):
+                stamps = {user.partition: user.offset}
+                entries.append(Entry(user.user_id, stamps, message.offset, user.kafka_time, user.events))
         await writer.take(entries, batch.next_offset)
 
     async def run_clock(self) -> None:
@@ -110,21 +117,32 @@ class ProductSide:
                     beaten[partition] = loop.time()
             await asyncio.sleep(1.0)
 
-    async def _decode(self, writer: RowWriter, batch: Batch, message: Message) -> Decoded:
-        decoded = decode(
-            batch.topic,
-            message.key,
-            message.value,
-            kafka_time=message.kafka_time,
-            partition=batch.partition,
-            partitions=self.partitions[batch.topic],
-            limits=self.settings.limits,
-            media_hosts=self.settings.media_hosts,
-        )
-        self.freshness.count_in(batch.topic, decoded)
-        for ack in await bury(self.sender, batch, message, decoded):
-            writer.track(ack)
-        return decoded
+    async def _decoded(self, writer: RowWriter, batch: Batch) -> list[tuple[Message, Sequence[tuple[int, Record]]]]:
+        """The good records of each message with their places; the bad ones are counted and buried."""
+        topic, partition, partitions = batch.topic, batch.partition, self.partitions[batch.topic]
+        limits, media_hosts = self.settings.limits, self.settings.media_hosts
+        found: list[tuple[Message, Sequence[tuple[int, Record]]]] = []
+        good = 0
+        for message in batch.messages:
+            decoded = decode(
+                topic,
+                message.key,
+                message.value,
+                kafka_time=message.kafka_time,
+                partition=partition,
+                partitions=partitions,
+                limits=limits,
+                media_hosts=media_hosts,
+            )
+            found.append((message, decoded.records))
+            if decoded.rejected or decoded.unknown_fields:
+                self.freshness.count_in(topic, decoded)
+                for ack in await bury(self.sender, batch, message, decoded):
+                    writer.track(ack)
+            else:
+                good += decoded.count
+        self.freshness.count_in(topic, Decoded(count=good))
+        return found
 
     async def _with_media_stored(self, patch: Record) -> Record:
         """Media bytes go to the media store before the flush that names them; the row carries their hash."""
@@ -135,16 +153,15 @@ class ProductSide:
         references = {name: await asyncio.to_thread(self.media.put, data) for name, data in found.items()}
         return structs.replace(patch, **references)
 
-    async def _forward_users(
-        self, writer: RowWriter, partition: int, message: Message, events: Iterable[tuple[int, Behavior]]
-    ) -> None:
-        by_user: dict[str, list[tuple[int, Behavior]]] = {}
-        for place, event in events:
-            if event.user_id is not None:
-                by_user.setdefault(event.user_id, []).append((place, event))
-        for user_id, theirs in by_user.items():
-            forward = UserMessage(user_id, partition, message.offset, message.kafka_time, tuple(theirs))
-            writer.track(await self.sender.send(USER_BEHAVIOR, encode_user(forward), key=user_id.encode()))
+    async def _forward(self, writer: RowWriter, forwards: Iterable[UserMessage]) -> None:
+        """Send them to the partitions of their users, many in a message: the keys of one user stay in their order."""
+        partitions = self.partitions[USER_BEHAVIOR]
+        by_partition: dict[int, list[UserMessage]] = {}
+        for forward in forwards:
+            by_partition.setdefault(_home(forward.user_id, partitions), []).append(forward)
+        for partition, theirs in by_partition.items():
+            for value in encode_users(theirs):
+                writer.track(await self.sender.send(USER_BEHAVIOR, value, partition=partition))
 
 
 async def bury(sender: Sender, batch: Batch, message: Message, decoded: Decoded) -> list[Awaitable[object]]:
@@ -158,14 +175,39 @@ async def bury(sender: Sender, batch: Batch, message: Message, decoded: Decoded)
     return acks
 
 
-def _entries(partition: int, message: Message, records: Iterable[tuple[int, Record]]) -> list[Entry]:
-    """What one message says, by product; a message is folded whole."""
-    by_product: dict[str, list[tuple[int, Record]]] = {}
-    for place, record in records:
-        assert isinstance(record, Product | Behavior)
-        by_product.setdefault(record.product_id, []).append((place, record))
-    stamps = {partition: message.offset}
+def _entries(partition: int, message: Message, records: Sequence[tuple[int, Any]]) -> list[Entry]:
+    """What one message says, by product; a message is folded whole. The records are patches or events."""
+    offset, kafka_time = message.offset, message.kafka_time
+    stamps = {partition: offset}
+    if len(records) == 1:
+        return [Entry(records[0][1].product_id, stamps, offset, kafka_time, tuple(records))]
+    by_product: dict[str, list[tuple[int, Any]]] = {}
+    for pair in records:
+        product_id = pair[1].product_id
+        if product_id in by_product:
+            by_product[product_id].append(pair)
+        else:
+            by_product[product_id] = [pair]
+    return [Entry(product, stamps, offset, kafka_time, tuple(pairs)) for product, pairs in by_product.items()]
+
+
+def _forwards(partition: int, message: Message, records: Iterable[tuple[int, Any]]) -> list[UserMessage]:
+    """What one message of `behavior` says, by user."""
+    by_user: dict[str, list[tuple[int, Behavior]]] = {}
+    for pair in records:
+        user_id = pair[1].user_id
+        if user_id is not None:
+            by_user.setdefault(user_id, []).append(pair)
     return [
-        Entry(product, stamps, message.offset, message.kafka_time, tuple(pairs))
-        for product, pairs in by_product.items()
+        UserMessage(user_id, partition, message.offset, message.kafka_time, tuple(theirs))
+        for user_id, theirs in by_user.items()
     ]
+
+
+@lru_cache(maxsize=100_000)
+def _home(user_id: str, partitions: int) -> int:
+    return partition_for(user_id, partitions)
+
+
+def _has_media(patch: Any) -> bool:
+    return isinstance(patch.image, bytes) or isinstance(patch.video, bytes) or isinstance(patch.audio, bytes)

@@ -1,6 +1,6 @@
 """The wire: topics and the msgpack codec of everything that crosses Kafka."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -9,6 +9,7 @@ import msgpack
 import msgspec
 import numpy as np
 from kafka.partitioner.default import murmur2
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from feature_repo.events import Behavior, Bundle, Heartbeat, Product, ResultSet
@@ -66,6 +67,7 @@ def encode_bulk(records: Iterable[Record]) -> bytes:
 # --- feature-changes -----------------------------------------------------------------------------------------------
 
 ROWS, CLOCK = 0, 1
+_ENCODER = msgspec.msgpack.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ def entity_hash(view_entity: str, entity: str) -> bytes:
 
 def encode_changes(hashes: Sequence[bytes], changes: Sequence[Change]) -> bytes:
     """A message of `feature-changes`: the hashes first, then every row as a bin of its own."""
-    return _pack([ROWS, b"".join(hashes), [_pack([c.view, c.entity, c.blob]) for c in changes]])
+    encode = _ENCODER.encode
+    return encode((ROWS, b"".join(hashes), [encode((c.view, c.entity, c.blob)) for c in changes]))
 
 
 def encode_clock(times: Mapping[int, int]) -> bytes:
@@ -130,8 +133,7 @@ def decode_content(value: bytes) -> ContentMessage:
     return ContentMessage(product_id, dict(stamps), event_time, content)
 
 
-@dataclass(frozen=True, slots=True)
-class UserMessage:
+class UserMessage(Struct, frozen=True, array_like=True):
     """The events of one user in one message of `behavior`: origin partition and offset, (place, event) pairs."""
 
     user_id: str
@@ -141,15 +143,31 @@ class UserMessage:
     events: tuple[tuple[int, Behavior], ...]
 
 
-def encode_user(message: UserMessage) -> bytes:
-    events = [[place, as_map(event)] for place, event in message.events]
-    return _pack([message.user_id, message.partition, message.offset, message.kafka_time, events])
+#: user messages go together until their message has this size
+USERS_BYTES = 500_000
+_USER = msgspec.msgpack.Decoder(UserMessage)
+_USERS = msgspec.msgpack.Decoder(list[UserMessage])
 
 
-def decode_user(value: bytes) -> UserMessage:
-    user_id, partition, offset, kafka_time, events = msgpack.unpackb(value)
-    pairs = tuple((place, msgspec.convert(event, Behavior)) for place, event in events)
-    return UserMessage(user_id, partition, offset, kafka_time, pairs)
+def encode_users(messages: Iterable[UserMessage]) -> Iterator[bytes]:
+    """Messages of `user-behavior`, as many as it takes: lists of what messages of `behavior` say of users."""
+    portion: list[msgspec.Raw] = []
+    size = 0
+    for message in messages:
+        packed = _ENCODER.encode(message)
+        if portion and size + len(packed) > USERS_BYTES:
+            yield _ENCODER.encode(portion)
+            portion, size = [], 0
+        portion.append(msgspec.Raw(packed))
+        size += len(packed)
+    if portion:
+        yield _ENCODER.encode(portion)
+
+
+def decode_users(value: bytes) -> list[UserMessage]:
+    """What one message of `user-behavior` holds; one that was sent before they went together holds one."""
+    is_one = value[0] == 0x95 and not 0x90 <= value[1] <= 0x9F
+    return [_USER.decode(value)] if is_one else _USERS.decode(value)
 
 
 # --- rankings ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from msgspec import Struct
 
 from streams.owning import Bounds, Place
 from streams.records import Headers
@@ -25,8 +26,7 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One Kafka record as it was fetched; `kafka_time` in ms UTC."""
 
     offset: int

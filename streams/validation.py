@@ -5,11 +5,14 @@ The cheap checks come first and bound the work of the later ones:
     length -> well-formed (nothing allocated) -> unpacked -> type and version -> fields -> time, key, partition, media
 
 One bad record of a bulk is rejected alone. A defect that leaves no records to tell apart rejects the whole message.
+
+Events and patches in which nothing is unusual are read in one step by a decoder that knows their types and refuses
+everything else: what it takes is what the way above would have made of it, what it refuses goes that way.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
@@ -21,7 +24,7 @@ from msgspec import Struct, ValidationError, convert, defstruct
 from feature_repo.events import BEHAVIOR_TYPES, SCHEMA_VERSION, Behavior, Bundle, Heartbeat, Product, ResultSet
 from feature_repo.features import delisting
 from feature_repo.views import input_hash
-from streams.records import BEHAVIOR, CATALOG, MODELS, RESULT_SETS, Record, partition_for
+from streams.records import BEHAVIOR, CATALOG, MODELS, RESULT_SETS, Record, partition_for, record_key
 from streams.settings import Limits
 
 Reason = Literal[
@@ -87,18 +90,16 @@ class Rejected:
     text: str
 
 
-@dataclass(slots=True)
-class Decoded:
+class Decoded(Struct):
     """What a message holds: (place, record) pairs and rejections. `count` = both together."""
 
-    records: list[tuple[int, Record]] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
+    records: list[tuple[int, Record]] = []
+    rejected: list[Rejected] = []
     unknown_fields: int = 0
     count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(Struct, frozen=True):
     """How a message came: what its records are judged against."""
 
     key: bytes | None
@@ -149,6 +150,8 @@ def decode(
     KeyError for another topic; no message raises.
     """
     readers = _READERS[topic]
+    if value is not None and (records := _read_usual(topic, key, value, kafka_time + limits.future_ms, limits)):
+        return Decoded(list(enumerate(records)), count=len(records))
     arrival = Arrival(key, kafka_time, partition, partitions, limits, media_hosts)
     try:
         if value is None:
@@ -515,6 +518,95 @@ def _kind(value: object) -> str:
 def _shown(value: object) -> str:
     """What came, short enough for a header."""
     return "none" if value is None else f"{value!r:.80}"
+
+
+# --- the usual, in one step ----------------------------------------------------------------------------------------
+
+def _wire_type(struct: type[Struct], *left_out: str) -> type[Any]:
+    """A record as it stands on the wire, `type` and `v` and all, and nothing besides. An absent field is UNSET in it or
+    what is its default in `struct`."""
+    hints = get_type_hints(struct, include_extras=True)
+    fields: list[Any] = [("v", Literal[1])]
+    for known in msgspec.structs.fields(struct):
+        if known.name == "type":
+            fields.append(("type", hints["type"]))
+        elif known.name != "v" and known.name not in left_out:
+            has_default = known.default is not msgspec.NODEFAULT
+            fields.append((known.name, hints[known.name], *([known.default] if has_default else [])))
+    return defstruct(f"Wire{struct.__name__}", fields, frozen=True, kw_only=True, forbid_unknown_fields=True)
+
+
+_WIRE_OF: Mapping[str, type[Any]] = {BEHAVIOR: _wire_type(Behavior), CATALOG: _wire_type(Product, *MEDIA_FIELDS)}
+_SINGLE = {topic: msgspec.msgpack.Decoder(wire) for topic, wire in _WIRE_OF.items()}
+_BULK = {topic: msgspec.msgpack.Decoder(list[wire]) for topic, wire in _WIRE_OF.items()}  # type: ignore[valid-type]
+
+
+def _read_usual(topic: str, key: bytes | None, value: bytes, latest: int, limits: Limits) -> Sequence[Record] | None:
+    """The records of a message in which nothing is unusual, None for any other. `latest` is a time in ms."""
+    if topic not in _WIRE_OF:
+        return None
+    try:
+        is_bulk = _is_bulk(value, limits)
+        found = _BULK[topic].decode(value) if is_bulk else (_SINGLE[topic].decode(value),)
+    except (_Bad, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    records = _usual_events(found, latest) if topic == BEHAVIOR else _usual_patches(found, latest)
+    if records is None or key != (None if is_bulk else record_key(records[0])):
+        return None
+    return records
+
+
+def _usual_events(found: Iterable[Any], latest: int) -> Sequence[Record] | None:
+    events: list[Record] = []
+    for wire in found:
+        event_id, product_id, event_time = wire.event_id, wire.product_id, wire.event_time
+        user_id, session_id, result_set_id = wire.user_id, wire.session_id, wire.result_set_id
+        if event_time > latest or not (
+            event_id.isascii()
+            and product_id.isascii()
+            and (user_id is None or user_id.isascii())
+            and (session_id is None or session_id.isascii())
+            and (result_set_id is None or result_set_id.isascii())
+        ):
+            return None
+        events.append(
+            Behavior(
+                type=wire.type,
+                event_id=event_id,
+                product_id=product_id,
+                event_time=event_time,
+                user_id=user_id,
+                session_id=session_id,
+                result_set_id=result_set_id,
+                position=wire.position,
+                quantity=wire.quantity,
+                price=wire.price,
+            )
+        )
+    return events
+
+
+def _usual_patches(found: Iterable[Any], latest: int) -> Sequence[Record] | None:
+    patches: list[Record] = []
+    for wire in found:
+        if wire.event_time > latest or not wire.product_id.isascii() or wire.attributes:
+            return None
+        patches.append(
+            Product(
+                product_id=wire.product_id,
+                event_time=wire.event_time,
+                title=wire.title,
+                description=wire.description,
+                brand=wire.brand,
+                category=wire.category,
+                attributes=wire.attributes,
+                price=wire.price,
+                currency=wire.currency,
+                stock=wire.stock,
+                delisted=wire.delisted,
+            )
+        )
+    return patches
 
 
 # --- which topic takes which record --------------------------------------------------------------------------------

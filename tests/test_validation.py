@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from feature_repo.events import Behavior, Bundle, Heartbeat, Product, ResultSet
 from feature_repo.features import delisting
 from feature_repo.views import input_hash
+from streams import validation
 from streams.records import (
     BEHAVIOR,
     CATALOG,
@@ -407,3 +408,81 @@ def test_every_field_is_documented_with_whether_it_may_be_left_out(heading: str,
 def test_every_reason_is_documented() -> None:
     table = PAGE.partition("| reason |")[2]
     assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == REASONS
+
+
+# --- the usual, in one step ----------------------------------------------------------------------------------------
+
+ANY = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=3), st.binary(max_size=3),
+    st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
+)  # fmt: skip
+WORDS = st.sampled_from(["p1", "é", "价" * 50, "x" * 128, "x" * 129, ""])
+USUAL: dict[str, st.SearchStrategy[Any]] = {
+    "type": st.sampled_from(["click", "purchase", "product", "heartbeat", "sale"]),
+    "v": st.sampled_from([1, 1, 1, 2, 1.0, True]),
+    "event_id": WORDS,
+    "product_id": WORDS,
+    "event_time": st.sampled_from([NOW, NOW + Limits().future_ms, NOW + Limits().future_ms + 1, -1, 1.5]),
+    "user_id": st.one_of(st.none(), WORDS),
+    "session_id": st.one_of(st.none(), WORDS),
+    "result_set_id": st.one_of(st.none(), WORDS),
+    "position": st.integers(-1, 5),
+    "quantity": st.integers(0, 3),
+    "price": st.one_of(st.none(), st.integers(-1, 2**54)),
+    "title": st.one_of(st.none(), st.text(max_size=3)),
+    "category": st.one_of(st.none(), st.lists(st.text(max_size=2), max_size=33)),
+    "attributes": st.dictionaries(
+        st.text(max_size=2), st.one_of(st.none(), st.floats(), st.text(max_size=2)), max_size=2
+    ),
+    "currency": st.sampled_from(["GBP", "gbp", None]),
+    "stock": st.integers(-1, 5),
+    "image": st.one_of(st.none(), st.just(PNG), st.just("sha256:" + "0a" * 32)),
+    "delisted": st.one_of(st.none(), st.booleans()),
+}
+OF_TOPIC = {
+    BEHAVIOR: ("type", "v", "event_id", "product_id", "event_time"),
+    CATALOG: ("type", "v", "product_id", "event_time"),
+}
+
+
+@st.composite
+def raw_records(draw: st.DrawFn, topic: str) -> dict[str, object]:
+    """A map that is a record of the topic, or nearly one."""
+    names = [*OF_TOPIC[topic], *draw(st.lists(st.sampled_from(sorted(USUAL)), max_size=4))]
+    found = {name: draw(USUAL[name]) for name in draw(st.permutations(names))}
+    if draw(st.integers(0, 3)) == 0:
+        found.pop(draw(st.sampled_from(sorted(found))))
+    if draw(st.integers(0, 5)) == 0:
+        found[draw(st.sampled_from([*sorted(USUAL), "colour"]))] = draw(ANY)
+    return found
+
+
+@given(st.sampled_from([BEHAVIOR, CATALOG]), st.data())
+@settings(max_examples=400, deadline=None)
+def test_what_is_read_in_one_step_is_what_the_long_way_makes_of_it(topic: str, data: st.DataObject) -> None:
+    found = data.draw(st.one_of(raw_records(topic), st.lists(raw_records(topic), max_size=4)))
+    value = msgpack.packb(found, use_bin_type=data.draw(st.booleans()))
+    key = data.draw(st.sampled_from([None, b"p1", "é".encode(), b"x" * 128]))
+    read_so = read(topic, key, value)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(validation, "_read_usual", lambda *_: None)
+        assert read(topic, key, value) == read_so or _has_nan(read_so)
+
+
+def _has_nan(decoded: Decoded) -> bool:
+    return "nan" in repr(decoded)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Behavior(type="purchase", event_id="e", product_id="p1", event_time=NOW, user_id="u", quantity=2, price=5),
+        Product(product_id="p1", event_time=NOW, price=5, title=None, category=["a"]),
+    ],
+    ids=lambda record: record.type,
+)
+def test_the_usual_goes_the_short_way(record: Behavior | Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = BEHAVIOR if isinstance(record, Behavior) else CATALOG
+    monkeypatch.setattr(validation, "_items", lambda *_: pytest.fail("went the long way"))
+    assert read(topic, b"p1", encode_record(record)).records == [(0, record)]
+    assert read(topic, None, encode_bulk([record, record])).records == [(0, record), (1, record)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -32,12 +33,15 @@ from streams.records import (
     FEATURE_CHANGES,
     USER_BEHAVIOR,
     ContentMessage,
+    UserMessage,
+    as_map,
     decode_changes,
     decode_content,
-    decode_user,
+    decode_users,
     encode_bulk,
     encode_content,
     encode_record,
+    encode_users,
 )
 from streams.settings import Settings
 from streams.transport import Batch, Message
@@ -138,7 +142,8 @@ async def test_a_message_of_many_records_is_one_entry_a_product(sides: Sides) ->
     rows = [await sides.row(BehaviorFolding.view, product) for product in "ab"]
     assert [row and (row.stamps, row.floats[0], row.as_of) for row in rows] == [({0: 0}, 2.0, HOUR + 5)] * 2
     assert await sides.marker(BehaviorFolding.view) == Marker(2, HOUR + 5)
-    (forwarded,) = [decode_user(message.value or b"") for message in sides.bench.sender.of(USER_BEHAVIOR)]
+    (message,) = sides.bench.sender.of(USER_BEHAVIOR)
+    (forwarded,) = decode_users(message.value or b"")
     assert (forwarded.user_id, forwarded.partition, forwarded.offset) == ("u", 0, 0)
     assert [(place, event.product_id) for place, event in forwarded.events] == [(2, "a"), (3, "b")]
     clocks = [decode_changes(message.value or b"") for message in sides.bench.sender.of(FEATURE_CHANGES)]
@@ -150,13 +155,27 @@ async def test_a_users_events_come_back_as_a_row_with_their_origin(sides: Sides)
         batch(BEHAVIOR, (b"a", encode_record(behavior("a", 1, user_id="u", kind="click"))), start=7)
     )
     (message,) = sides.bench.sender.of(USER_BEHAVIOR)
-    assert message.key == b"u"
+    assert message.partition == 0
     await sides.product.on_user_behavior(batch(USER_BEHAVIOR, (message.key, message.value)))
     await asyncio.sleep(3 * FLUSH_S)
     row = await sides.row(UserFolding.view, "u")
     assert row is not None
     assert row.stamps == {0: 7}
     assert row.floats.tolist() == [0.0, 1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("users", [1, 5, 20, 20_000])
+def test_users_go_together_and_come_back_as_they_were(users: int) -> None:
+    told = [UserMessage(f"u{n}", 1, 7, HOUR, ((2, behavior("a", n, kind="click")),)) for n in range(users)]
+    values = list(encode_users(told))
+    assert [message for value in values for message in decode_users(value)] == told
+    assert len(values) == (1 if users < 1_000 else 4)
+
+
+def test_a_user_that_was_sent_before_they_went_together() -> None:
+    event = behavior("a", 1, kind="click")
+    value = msgpack.packb(["u", 1, 7, HOUR, [[2, as_map(event)]]])
+    assert decode_users(value) == [UserMessage("u", 1, 7, HOUR, ((2, event),))]
 
 
 @pytest.mark.parametrize("topic", [DEAD_LETTER, USER_BEHAVIOR])
