@@ -8,10 +8,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 TRITON := nvidia-pytriton==0.7.0
+QUIX := quixstreams==3.28.1
 # pip's own lines as progress: each package, the size of large ones; its errors come unfiltered
 PROGRESS := sed -unE 's/^Collecting ([^ ]+).*/  \1/p; s/^ *(Downloading .* MB\)).*/    \1/p; s/^Installing collected.*/  installing/p'
 
-.PHONY: help demo up test check install format constraints
+.PHONY: help demo up test check bench install format constraints
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -33,6 +34,14 @@ check: $(INSTALLED)  ## format, lint, types, imports, and the tests that need no
 	for model in model_repository/*/1/model.py; do $(BIN)/mypy "$$model"; done
 	$(BIN)/lint-imports
 	$(BIN)/pytest -m "not parts"
+
+bench: $(INSTALLED) .venv/opt/quixstreams  ## the engine beside its floor and its peers, half an hour; with KAFKA_HOME on Apache Kafka
+	@$(BIN)/freshrank bench $(if $(KAFKA_HOME),--kafka)
+
+# it wants other versions than the environment has: one peer's process sees it, nothing else
+.venv/opt/quixstreams:
+	@echo "Quix Streams, aside in $@"
+	@$(BIN)/pip install --target $@ $(QUIX) | $(PROGRESS)
 
 format: $(INSTALLED)  ## rewrite the files as `check` wants them
 	$(BIN)/ruff format .

@@ -63,6 +63,7 @@ class Load:
     products: int
     records: int
     per_message: int
+    is_even: bool = False
     messages: int = 0
 
     @property
@@ -73,13 +74,13 @@ class Load:
     def name(self) -> str:
         what = "price patches" if self.kind == "catalog" else "behaviour events"
         how = "single records" if self.per_message == 1 else f"{self.per_message} a message"
-        return f"{what}, {how}"
+        return f"{what}, {how}" + (", evenly over products: hardly a row is met twice" if self.is_even else "")
 
     def events(self) -> Iterator[Product | Behavior]:
-        """Each record falls on any product alike: most rows are cold when they are first met."""
+        """Records fall on products by Zipf, or evenly. Every row is cold when it is first met."""
         world = World(self.products, 0, 0)
-        rng = np.random.default_rng(self.records)
-        products = rng.integers(self.products, size=self.records).tolist()
+        even: list[int] = np.random.default_rng(self.records).integers(self.products, size=self.records).tolist()
+        products = even if self.is_even else world.changed(self.records, seed=self.records)
         began = now_ms()
         for number, product in enumerate(products):
             product_id = world.product_id(product)
@@ -93,25 +94,30 @@ class Load:
 def run(around: Surroundings) -> Finding:
     """A broker and a Redis of their own for each backlog; ours, floor and peers read it in turns."""
     plan = QUICK if around.quick else FULL
-    kinds: tuple[Kind, ...] = ("behavior",) if around.quick else ("behavior", "catalog")
+    single = Load("behavior", plan.products, plan.single, 1)
+    bulk = Load("behavior", plan.products, plan.bulk, PER_MESSAGE)
+    others = [
+        Load("behavior", plan.products, plan.single, 1, is_even=True),
+        Load("catalog", plan.products, plan.single, 1),
+        Load("catalog", plan.products, plan.bulk, PER_MESSAGE),
+    ]
     rows: list[Row] = []
-    for kind in kinds:
-        for load in (Load(kind, plan.products, plan.single, 1), Load(kind, plan.products, plan.bulk, PER_MESSAGE)):
-            rows += _measure(around, load)
+    for load in (single, bulk) if around.quick else (single, bulk, *others):
+        rows += _measure(around, load)
     return Finding("ingest", tuple(rows), _about(plan))
 
 
 def _about(plan: Plan) -> tuple[str, ...]:
     return (
         f"records a second of one worker process: validation, state of {plan.products:,} products, feature-changes, "
-        "flushes; from the first record to the last, without its start",
+        "flushes; from the first record to the last, without its start; records fall on products by Zipf",
         "floor: bare aiokafka that unpacks; peer: a stock Faust agent that unpacks, or as the row says",
     )
 
 
 def _measure(around: Surroundings, load: Load) -> list[Row]:
     rates: dict[str, list[float]] = {"ours": [], "aiokafka": [], "faust": [], "quix": []}
-    name = f"ingest-{load.kind}-{load.per_message}"
+    name = f"ingest-{load.kind}-{load.per_message}{'-even' if load.is_even else ''}"
     with around.broker_and_redis(name) as parts:
         around.say(f"ingest: {load.name}: publishing {load.records:,} records")
         _publish(parts, load)
@@ -123,7 +129,7 @@ def _measure(around: Surroundings, load: Load) -> list[Row]:
                     around.say(f"ingest: {load.name}, run {repeat + 1} of {around.repeats}: {who} {rate:,.0f}/s")
     samples = [Sample(*three) for three in zip(rates["ours"], rates["aiokafka"], rates["faust"], strict=True)]
     target = Target(5.0, "peer", at_most=False) if load.per_message == 1 else Target(100_000, at_most=False)
-    rows = [Row(load.name, "records/s", tuple(samples), (target,))]
+    rows = [Row(load.name, "records/s", tuple(samples), () if load.is_even else (target,))]
     if rates["quix"]:
         beside = [Sample(*three) for three in zip(rates["ours"], rates["aiokafka"], rates["quix"], strict=True)]
         rows.append(Row(f"{load.name}; peer: Quix Streams", "records/s", tuple(beside)))
@@ -221,7 +227,7 @@ class _FirstChange:
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             fetched = self._consumer.poll(timeout_ms=1000)
-            times = [record.timestamp for records in fetched.values() for record in records]
+            times: list[int] = [record.timestamp for records in fetched.values() for record in records]
             if new := [time for time in times if time >= self._begun_ms]:
                 return min(new)
         raise PartFailed(f"the worker sent nothing to {FEATURE_CHANGES}")

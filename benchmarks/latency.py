@@ -53,6 +53,7 @@ FLOOR_SIZES = (100, 200, 1_700)
 WARM_UP_S = 3.0
 QUIET_S = 1.5
 SETTLE_S = 300.0
+HOPELESS_RESTARTS = 3
 DRAIN_S = 60.0
 #: one event at a time may take this long
 ANSWER_S = 60.0
@@ -358,6 +359,7 @@ def _register(around: Surroundings, engine: LocalEngine, world: World) -> None:
     with RankingsReader(connection) as reader:
         while (there := sum(set_id.startswith(world.name) for set_id in reader.latest())) < world.sets:
             around.say(f"latency: {there:,} of {world.sets:,} {world.name} sets are ranked")
+            _check_workers(engine)
             if time.monotonic() > deadline:
                 raise PartFailed(f"{there} of {world.sets} sets were ranked within {SETTLE_S:g} s")
             time.sleep(1.0)
@@ -376,7 +378,7 @@ def _wait_until_read(around: Surroundings, engine: LocalEngine) -> None:
     deadline = time.monotonic() + SETTLE_S
     quiet = 0
     while quiet < 2:
-        engine.supervisor.poll()
+        _check_workers(engine)
         lag = sum(row.lag for row in engine.snapshot().partitions())
         quiet = 0 if lag else quiet + 1
         if lag:
@@ -384,6 +386,13 @@ def _wait_until_read(around: Surroundings, engine: LocalEngine) -> None:
         if time.monotonic() > deadline:
             raise PartFailed(f"workers are still {lag} messages behind after {SETTLE_S:g} s")
         time.sleep(1.0)
+
+
+def _check_workers(engine: LocalEngine) -> None:
+    """PartFailed for a worker that ends again and again: nothing would come of waiting."""
+    for worker in engine.supervisor.status():
+        if worker.restarts >= HOPELESS_RESTARTS:
+            raise PartFailed(f"worker {worker.name} has ended {worker.restarts} times; see {worker.log}")
 
 
 def _relays(engine: LocalEngine) -> list[Child]:
@@ -440,9 +449,12 @@ async def _measure(around: Surroundings, settings: Settings, plan: Plan, world: 
                 told = ", floor ".join(f"p50 {timing.percentile(50):.1f} ms" for timing in timings)
                 around.say(f"latency: run {repeat + 1} of {around.repeats}, {world.name}, {rate}/s: ours {told}")
             if not world.skewed:
-                for lane, found in ((ours, runs.single_ours), (peer, runs.single_peer)):
-                    events = plan.single_events
-                    found.append(await lane.one_at_a_time(world.price_events(events, seed=7_000 + repeat)))
+                single = [
+                    await lane.one_at_a_time(world.price_events(plan.single_events, seed=7_000 + repeat))
+                    for lane in (ours, peer)
+                ]
+                runs.single_ours.append(single[0])
+                runs.single_peer.append(single[1])
                 told = f"ours {runs.single_ours[-1]:.1f} ms, textbook {runs.single_peer[-1]:.1f} ms"
                 around.say(f"latency: run {repeat + 1} of {around.repeats}, one at a time: {told}")
     return runs

@@ -34,7 +34,8 @@ from feature_repo.views import (
     View,
     input_hash,
 )
-from serving.requests import CONTRIBUTIONS, ContentVectors, Floats, ProductContent, ScoreRequest, Scores
+from serving.requests import ContentVectors, Floats, ProductContent, ScoreRequest, Scores
+from streams.emitting import Outbound
 from streams.freshness import Freshness
 from streams.owning import Bounds
 from streams.producing import KafkaSender
@@ -85,11 +86,11 @@ class PriceScorer:
         """The ranking side encodes no products."""
         raise NotImplementedError
 
-    async def score(self, request: ScoreRequest, version: int | None = None, **options: object) -> Scores:
-        """A score by price, as costly as can be avoided."""
+    async def score(self, request: ScoreRequest, version: int | None = None, *, explain: bool = False) -> Scores:
+        """A score by price, as cheap as can be; nobody asks it to explain."""
         await asyncio.sleep(0)
         logit = request.retrieval - 0.001 * np.maximum(request.numeric[:, 0], 0.0)
-        return Scores(logit.astype(np.float32), np.zeros((request.rows, len(CONTRIBUTIONS)), np.float32))
+        return Scores(logit.astype(np.float32))
 
     async def ready(self) -> bool:
         """Always."""
@@ -131,14 +132,22 @@ class Counter:
         headers: Headers = (),
     ) -> Awaitable[object]:
         """One more."""
-        self.count += 1
-        if self.count >= self._awaited:
-            self._reached.set()
+        self._add(1)
         if self.through is not None:
             return await self.through.send(topic, value, key=key, partition=partition, headers=headers)
-        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+        return _done()
+
+    async def send_many(self, topic: str, partition: int, messages: Sequence[Outbound]) -> Awaitable[object]:
+        """So many more."""
+        self._add(len(messages))
+        if self.through is not None:
+            return await self.through.send_many(topic, partition, messages)
+        return _done()
+
+    def _add(self, messages: int) -> None:
+        self.count += messages
+        if self.count >= self._awaited:
+            self._reached.set()
 
     async def wait_for(self, count: int) -> None:
         """Until so many were sent."""
@@ -146,6 +155,12 @@ class Counter:
         if self.count < count:
             self._reached.clear()
             await self._reached.wait()
+
+
+def _done() -> Awaitable[object]:
+    done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
 
 
 def row_of(view: View, offset: int, price: int = 1_000) -> bytes:
@@ -310,7 +325,7 @@ async def publish(world: dict[str, Any], owned: list[int], seconds: float, profi
         profiler.enable()
     began, cpu, count = time.perf_counter(), time.process_time(), stage.sender.count
     await asyncio.sleep(seconds)
-    told = {"published": stage.sender.count - count, "cpu_s": time.process_time() - cpu}
+    told: dict[str, Any] = {"published": stage.sender.count - count, "cpu_s": time.process_time() - cpu}
     told["wall_s"] = time.perf_counter() - began
     if profiler is not None:
         profiler.disable()

@@ -169,8 +169,9 @@ def _grown(around: Surroundings, name: str, asked: dict[str, Any]) -> dict[int, 
 
 
 def _published(around: Surroundings, plan: Plan, parts: Parts) -> list[Row]:
-    per_core, together = [], {workers: [] for workers in plan.workers}  # type: dict[int, list[Sample]]
+    per_core: list[Sample] = []
     alone: list[float] = []
+    together: dict[int, list[Sample]] = {workers: [] for workers in plan.workers}
     for repeat in range(around.repeats):
         for workers in plan.workers:
             found = _side_by_side(parts, plan, workers, profiled=False)

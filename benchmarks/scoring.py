@@ -49,14 +49,19 @@ def run(around: Surroundings) -> Finding:
 
 def _about() -> tuple[str, ...]:
     return (
-        f"one call by gRPC, rows of sets of {CANDIDATES}; more than 20,000 rows go in several calls, one after the other",
-        "floor: the same net in this process, as many threads as torch takes by itself; Triton's has one",
+        f"one call by gRPC, rows of sets of {CANDIDATES}; more than 20,000 rows go in several calls, one after another",
+        "floor: the same net in this process, on one thread as Triton's",
     )
 
 
 async def _measure(around: Surroundings, plan: Plan, address: str) -> list[Row]:
-    from serving.model.inprocess import InProcessScorer  # torch takes seconds to import
+    # torch takes seconds to import
+    import torch
 
+    from serving.model.backend import THREADS
+    from serving.model.inprocess import InProcessScorer
+
+    torch.set_num_threads(THREADS)
     triton = TritonScorer(address, score_timeout_s=CALL_S)
     net = InProcessScorer()
     rows: list[Row] = []

@@ -164,11 +164,19 @@ async def _writes(around: Surroundings, url: str, all_rows: Sequence[Rows], feas
             taken.append((ours, floor, peer))
         samples.append(_sample(taken))
         around.say(f"store: write, run {repeat + 1} of {around.repeats}: {samples[-1].value:.1f} ms")
+    memory = Row("memory of a product in Redis, all views", "KB", (Sample(await _product_kb(store, all_rows)),))
     await store.close()
     raw.close()
     reader.close()
     targets = (Target(0.04, "peer"), Target(1.2, "floor"))
-    return [Row(f"write {WRITTEN_ROWS:,} rows, compare-and-set", "ms", tuple(samples), targets)]
+    return [Row(f"write {WRITTEN_ROWS:,} rows, compare-and-set", "ms", tuple(samples), targets), memory]
+
+
+async def _product_kb(store: RowStore, all_rows: Sequence[Rows]) -> float:
+    """What Redis itself says that the rows of a product take, keys included."""
+    names = [rows.space.row(rows.entities[0]) for rows in all_rows]
+    sizes = [await store.client.memory_usage(name) or 0 for name in names]
+    return sum(sizes) / 1000
 
 
 # --- read ----------------------------------------------------------------------------------------------------------

@@ -46,8 +46,8 @@ class World:
     def weights(self) -> NDArray[np.float64]:
         """Share of the events that falls on each product."""
         ranks = np.random.default_rng(self.seed).permutation(self.products) + 1.0
-        shares = ranks**-ZIPF_EXPONENT
-        return shares / shares.sum()
+        shares = ranks.astype(np.float64) ** -ZIPF_EXPONENT
+        return np.asarray(shares / shares.sum(), np.float64)
 
     @cached_property
     def members(self) -> NDArray[np.int64]:

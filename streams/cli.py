@@ -20,6 +20,7 @@ VERBS = {
     "dead-letters": "read what was rejected, and why",
     "train": "fit the ranker",
     "export": "put trained weights into a model repository, as a new version",
+    "bench": "measure the engine beside its floor and its peers",
     "models": "list the bundles of a repository, and which one is in force",
     "rollback": "put an earlier bundle into force again",
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 from feast import FeatureService, FeatureStore, RepoConfig
 from numpy.typing import NDArray
 

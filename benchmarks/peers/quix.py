@@ -8,7 +8,7 @@ import uuid
 from typing import Any
 
 import msgpack
-from quixstreams import Application, State
+from quixstreams import Application, State  # type: ignore[import-not-found]
 
 from benchmarks.peers.counting import Counting
 from benchmarks.telling import arguments

@@ -18,7 +18,7 @@ import aiokafka
 import faust
 import msgpack
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 from faust.transport.drivers import aiokafka as driver
 from numpy.typing import NDArray
 
@@ -139,6 +139,10 @@ class _Consumer(driver.Consumer):
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
 
+class _Transport(driver.Transport):
+    Consumer = _Consumer
+
+
 async def main(prices: str, rankings: str, sets: str, redis: str, folder: str) -> None:
     """Follow the topic `prices` for ever. `sets` is a file of the world: products and sets."""
     settings = Settings()
@@ -158,7 +162,7 @@ async def main(prices: str, rankings: str, sets: str, redis: str, folder: str) -
         broker_request_timeout=40.0,
         producer_request_timeout=30.0,
     )
-    app.transport.Consumer = _Consumer
+    app.transport = _Transport(app.conf.broker, app, loop=app.loop)
     target = app.topic(rankings, key_serializer="raw", value_serializer="raw")
 
     @app.agent(app.topic(prices, key_serializer="raw", value_serializer="raw"))
