@@ -5,13 +5,14 @@ Numbers lie in arrays by slot, so that the rows of a score request are one gathe
 
 from collections.abc import Sequence
 from enum import IntEnum
+from struct import Struct
 from typing import Any
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.row import unpack_fixed
+from feature_repo.row import HEADER, unpack_fixed
 from feature_repo.views import (
     BEHAVIOR_COLUMNS,
     EMBEDDING_DIM,
@@ -30,6 +31,7 @@ _PLACE = {view.name: place for place, view in enumerate(PRODUCT_VIEWS)}
 _PRICE, _USUAL, _STOCK, _DELISTED = (
     PRODUCT_CATALOG.offsets[name] for name in ("price", "price_usual", "stock", "delisted")
 )
+_INTS = Struct(f"<{len(PRODUCT_CATALOG.ints)}q")
 _VECTORS = len(MODALITIES) * EMBEDDING_DIM
 #: arrays whose first axis is the view, not the slot
 _BY_VIEW = ("versions", "as_ofs", "event_times")
@@ -136,6 +138,10 @@ class CandidateRows:
         """Version of the row that is here, 0 without one."""
         return int(self.versions[_PLACE[view], slot])
 
+    def event_time(self, view: str, slot: int) -> int:
+        """Event time (ms) of the row that is here, 0 without one."""
+        return int(self.event_times[_PLACE[view], slot])
+
     def is_behind(self, view: str, slot: int, blob: bytes) -> bool:
         """Whether a row of the store is newer than what is here, and its values are other ones.
 
@@ -155,23 +161,22 @@ class CandidateRows:
 
     def put(self, view: str, slot: int, blob: bytes) -> Effect:
         """Take a row that is equal or newer than what is there, by (version, as_of)."""
-        place = _PLACE[view]
-        row = unpack_fixed(VIEW_BY_NAME[view], [blob])[0]
-        known = (self.versions[place, slot], self.as_ofs[place, slot])
-        if (row["version"], row["as_of"]) < known:
+        place, there = _PLACE[view], VIEW_BY_NAME[view]
+        _, _, _, version, as_of, event_time, _ = HEADER.unpack_from(blob)
+        if (version, as_of) < (self.versions[place, slot], self.as_ofs[place, slot]):
             return Effect.NONE
-        self.versions[place, slot], self.as_ofs[place, slot] = row["version"], row["as_of"]
-        self.event_times[place, slot] = row["event_time"]
-        if view == PRODUCT_CATALOG.name:
-            return self._put_catalog(slot, row["ints"])
-        if view == PRODUCT_BEHAVIOR.name:
-            return self._changed(self.numeric[slot, BEHAVIOR_COLUMNS], row["floats"])
-        vectors = row["floats"][:_VECTORS].reshape(len(MODALITIES), EMBEDDING_DIM)
-        effects = (self._changed(self.content[slot], vectors), self._changed(self.mask[slot], row["floats"][_VECTORS:]))
-        return max(effects)
+        self.versions[place, slot], self.as_ofs[place, slot] = version, as_of
+        self.event_times[place, slot] = event_time
+        if there is PRODUCT_CATALOG:
+            return self._put_catalog(slot, _INTS.unpack_from(blob, HEADER.size))
+        floats = np.frombuffer(blob, "<f4", there.float_width, HEADER.size)
+        if there is PRODUCT_BEHAVIOR:
+            return self._changed(self.numeric[slot, BEHAVIOR_COLUMNS], floats)
+        vectors = floats[:_VECTORS].reshape(len(MODALITIES), EMBEDDING_DIM)
+        return max(self._changed(self.content[slot], vectors), self._changed(self.mask[slot], floats[_VECTORS:]))
 
-    def _put_catalog(self, slot: int, ints: NDArray[np.int64]) -> Effect:
-        price, usual, stock, delisted = int(ints[_PRICE]), int(ints[_USUAL]), int(ints[_STOCK]), bool(ints[_DELISTED])
+    def _put_catalog(self, slot: int, ints: Sequence[int]) -> Effect:
+        price, usual, stock, delisted = ints[_PRICE], ints[_USUAL], ints[_STOCK], bool(ints[_DELISTED])
         effect = Effect.NONE
         if (stock == 0) != (self.stock[slot] == 0) or delisted != self.delisted[slot]:
             effect = Effect.ORDER
@@ -183,8 +188,8 @@ class CandidateRows:
         return effect
 
     @staticmethod
-    def _changed(place: NDArray[Any], values: NDArray[Any]) -> Effect:
-        if np.array_equal(place, values):
+    def _changed(place: NDArray[np.float32], values: NDArray[np.float32]) -> Effect:
+        if place.tobytes() == values.tobytes():
             return Effect.NONE
         place[...] = values
         return Effect.SCORE

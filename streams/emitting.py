@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from streams.records import (
     FEATURE_CHANGES,
@@ -18,8 +17,7 @@ ROWS_PER_MESSAGE = 1_000
 BYTES_PER_MESSAGE = 500_000
 
 
-@dataclass(frozen=True, slots=True)
-class Outbound:
+class Outbound(NamedTuple):
     """A message for one partition of a topic."""
 
     key: bytes

@@ -41,14 +41,17 @@ def _orders_of_any(scores: Doubles, sold_out: Flags, left_out: Flags) -> Numbers
     return ranked
 
 
-def previous_ranks(before: NDArray[np.int16], ranked: Numbers) -> NDArray[np.int16]:
+def previous_ranks(before: NDArray[np.int16], cells: Numbers) -> NDArray[np.int16]:
     """Rank in the order before of what stands at each rank now [G, W]; -1 for what had none.
 
-    `before` and `ranked` hold positions by rank; in `before`, -1 stands for nothing.
+    `before` holds positions by rank, -1 for none; `cells` the place in the matrix of what stands at each rank now.
     """
     lists, width = before.shape
-    places = np.where(before < 0, width, before) + np.arange(0, lists * (width + 1), width + 1)[:, None]
-    ranks = np.full((lists, width + 1), -1, np.int16)
-    ranks.reshape(-1)[places] = np.arange(width, dtype=np.int16)
-    ranks[:, width] = -1
-    return np.take_along_axis(ranks, ranked, axis=1)
+    there = before >= 0
+    ranks = np.full((lists, width), -1, np.int16)
+    rank, first = np.arange(width, dtype=np.int16), np.arange(0, lists * width, width)[:, None]
+    if there.all():
+        ranks.reshape(-1)[before + first] = rank
+    else:
+        ranks.reshape(-1)[(before + first)[there]] = np.broadcast_to(rank, before.shape)[there]
+    return np.take(ranks, cells)

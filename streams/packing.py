@@ -4,7 +4,8 @@
 numbers are written as columns, so that a set costs a few slices and one join.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import astuple
 from functools import cache
 
 import msgpack
@@ -29,25 +30,42 @@ def pack(value: object) -> bytes:
 
 
 def pack_rankings(
-    reordered: Reordered, packed_ids: NDArray[np.object_], versions: Numbers, published_at: int
-) -> Iterator[bytes]:
-    """One message value a set. `packed_ids` are by product slot, `versions` one a set."""
+    reordered: Reordered, keys: Sequence[bytes], packed_ids: NDArray[np.object_], versions: Numbers, published_at: int
+) -> list[bytes]:
+    """One message value a set. `keys` are the ids of the sets as UTF-8, `packed_ids` by product slot, `versions` one a
+    set."""
     model = pack("model_version") + pack(reordered.model_version) + pack("caused_by")
-    scores, ranks = reordered.scores.astype("<f4", copy=False), reordered.previous_ranks.astype("<i2", copy=False)
-    ids = packed_ids[reordered.slots].tolist()
-    causes: dict[Cause | None, bytes] = {}
+    width = reordered.scores.shape[1]
+    scores = reordered.scores.astype("<f4", copy=False).tobytes()
+    ranks = reordered.previous_ranks.astype("<i2", copy=False).tobytes()
+    ids = np.take(packed_ids, reordered.slots).tolist()
     tails = _tails(reordered, versions, published_at)
-    for row, (live, count) in enumerate(zip(reordered.sets, reordered.counts.tolist(), strict=True)):
-        cause = reordered.causes[row]
-        if cause not in causes:
-            causes[cause] = _pack_cause(cause)
+    causes = _pack_causes(reordered.causes.tolist())
+    values = []
+    for row, count in enumerate(reordered.counts.tolist()):
         begin, score_head, rank_head = _heads(count)
         contributions = reordered.contributions.get(row)
-        parts = [_BEGIN, pack(live.id), begin, *ids[row][:count], score_head, scores[row, :count].tobytes()]
-        parts += (rank_head, ranks[row, :count].tobytes())
-        parts.append(_NO_CONTRIBUTIONS if contributions is None else _pack_contributions(contributions))
-        parts += (model, causes[cause], tails[row])
-        yield b"".join(parts)
+        cell = row * width
+        values.append(
+            b"".join(
+                (
+                    _BEGIN,
+                    _text_head(len(keys[row])),
+                    keys[row],
+                    begin,
+                    *(ids[row] if count == width else ids[row][:count]),
+                    score_head,
+                    scores[4 * cell : 4 * (cell + count)],
+                    rank_head,
+                    ranks[2 * cell : 2 * (cell + count)],
+                    _NO_CONTRIBUTIONS if contributions is None else _pack_contributions(contributions),
+                    model,
+                    causes[row],
+                    tails[row],
+                )
+            )
+        )
+    return values
 
 
 _BEGIN = bytes([0x80 | _FIELDS]) + pack("result_set_id")
@@ -62,6 +80,13 @@ def _heads(count: int) -> tuple[bytes, bytes, bytes]:
     return ids, pack("scores") + _bin_header(4 * count), pack("previous_ranks") + _bin_header(2 * count)
 
 
+@cache
+def _text_head(size: int) -> bytes:
+    """What goes before a text of so many bytes."""
+    packed = pack("x" * size)
+    return packed[: len(packed) - size]
+
+
 def _bin_header(size: int) -> bytes:
     packed = pack(bytes(size))
     return packed[: len(packed) - size]
@@ -71,8 +96,11 @@ def _pack_contributions(contributions: NDArray[np.float32]) -> bytes:
     return pack("contributions") + pack(contributions.astype("<f4", copy=False).tobytes())
 
 
-def _pack_cause(cause: Cause | None) -> bytes:
-    return pack(None if cause is None else [cause.view, cause.entity, cause.version, cause.event_time])
+def _pack_causes(causes: Sequence[Cause | None]) -> list[bytes]:
+    """Of each set; one change is the cause of many."""
+    known = {id(cause): cause for cause in causes}
+    packed = {name: pack(None if cause is None else astuple(cause)) for name, cause in known.items()}
+    return [packed[id(cause)] for cause in causes]
 
 
 # --- numbers -------------------------------------------------------------------------------------------------------

@@ -65,16 +65,14 @@ class Publishing:
         for partition in np.unique(reordered.partitions).tolist():
             rows = rows_of[partition] = np.flatnonzero(reordered.partitions == partition)
             versions[rows] = tables[partition].next_versions(len(rows))
-        values = list(pack_rankings(reordered, packed_ids, versions, self._now_ms()))
+        keys = [live.id.encode() for live in reordered.sets]
+        values = pack_rankings(reordered, keys, packed_ids, versions, self._now_ms())
         named = versions.astype(">i8").tobytes()
+        writer = (WRITER, self.writer)
         for partition, rows in rows_of.items():
             queue = self._queues.setdefault(partition, _Queue())
             queue.messages += [
-                Outbound(
-                    reordered.sets[row].id.encode(),
-                    values[row],
-                    ((WRITER, self.writer), (VERSION, named[8 * row : 8 * row + 8])),
-                )
+                Outbound(keys[row], values[row], (writer, (VERSION, named[8 * row : 8 * row + 8])))
                 for row in rows.tolist()
             ]
             queue.told.append(_told(reordered, rows))

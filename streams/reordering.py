@@ -44,7 +44,7 @@ class Reordered:
     sets: tuple[LiveSet, ...]
     partitions: NDArray[np.int32]
     counts: Numbers
-    slots: NDArray[np.int32]
+    slots: Numbers
     scores: NDArray[np.float32]
     previous_ranks: NDArray[np.int16]
     contributions: Mapping[int, NDArray[np.float32]]
@@ -72,22 +72,31 @@ class Reordering:
         """Order at most LISTS_AT_ONCE sets; None when everything stands already."""
         # 1. the order
         sets, places, standings = self._sets, self._sets.places, self._standings
-        numbers, slots = group.numbers, places.slots[group.places]
+        numbers, slots = group.numbers, places.slots[group.places].astype(np.intp)
         ranks = np.arange(slots.shape[1])
-        left_out = self._rows.delisted[slots] | (ranks >= sets.counts[numbers][:, None])
+        padding = None
+        if (sets.counts[numbers] < len(ranks)).any():
+            padding = ranks >= sets.counts[numbers][:, None]
+        left_out = np.take(self._rows.delisted, slots)
         scores = self._scores(group, slots, bundle)
-        ranked = orders(scores, self._rows.stock[slots] == 0, left_out)
+        if padding is not None:
+            left_out |= padding
+            scores[padding] = 0
+        ranked = orders(scores, np.take(self._rows.stock, slots) == 0, left_out)
         counts = len(ranks) - left_out.sum(axis=1)
-        shown = np.take_along_axis(scores.astype(np.float32), ranked, axis=1)
-        beyond = ranks >= counts[:, None]
-        shown[beyond] = 0
+        cells = ranked + np.arange(0, scores.size, len(ranks))[:, None]
+        shown = np.take(scores, cells).astype(np.float32)
+        kept = ranked.astype(np.int16)
+        if left_out.any():
+            beyond = ranks >= counts[:, None]
+            shown[beyond], kept[beyond] = 0, -1
         # 2. against what stands
         model, degraded = standings.model(model_version), sets.needs_model[numbers]
         before = places.ranked[group.places]
-        moved = ((before != np.where(beyond, -1, ranked)) | (places.shown[group.places] != shown)).any(axis=1)
+        moved = ((before != kept) | (places.shown[group.places] != shown)).any(axis=1)
         moved |= (standings.models[numbers] != model) | (standings.degraded[numbers] != degraded)
         moved |= standings.contested[numbers]
-        earlier = previous_ranks(before, ranked)
+        earlier = previous_ranks(before, cells)
         for row in np.flatnonzero(standings.models[numbers] < 0).tolist():
             moved[row] = self._adopt(
                 numbers[row], ranked[row, : counts[row]], shown[row], model_version, degraded[row], earlier[row]
@@ -95,17 +104,16 @@ class Reordering:
         # 3. what stands from now on
         standings.models[numbers], standings.degraded[numbers] = model, degraded
         standings.contested[numbers] = False
-        places.ranked[group.places] = np.where(beyond, -1, ranked)
-        places.shown[group.places] = shown
+        places.ranked[group.places], places.shown[group.places] = kept, shown
         if not moved.any():
             return None
-        youngest, oldest = self._ages(numbers[moved], slots[moved], log_clock)
-        members = tuple(self._member(number) for number in numbers[moved].tolist())
+        youngest, oldest = self._ages(slots, padding, log_clock)
+        members = [self._member(number) for number in numbers[moved].tolist()]
         return Reordered(
-            sets=members,
+            sets=tuple(members),
             partitions=sets.partitions[numbers[moved]],
             counts=counts[moved],
-            slots=np.take_along_axis(slots[moved], ranked[moved], axis=1),
+            slots=np.take(slots, cells[moved]),
             scores=shown[moved],
             previous_ranks=earlier[moved],
             contributions={
@@ -118,8 +126,8 @@ class Reordering:
             causes=group.causes[moved],
             cause_times=group.cause_times[moved],
             scored_at=sets.scored_at[numbers[moved]],
-            youngest=youngest,
-            oldest=oldest,
+            youngest=youngest[:, moved],
+            oldest=oldest[:, moved],
         )
 
     def _member(self, number: int) -> LiveSet:
@@ -127,7 +135,7 @@ class Reordering:
         assert live is not None
         return live
 
-    def _scores(self, group: Group, slots: NDArray[np.int32], bundle: Bundle) -> Doubles:
+    def _scores(self, group: Group, slots: Numbers, bundle: Bundle) -> Doubles:
         """Scores to order by [G, W]: the model's, or a stopgap from the last ones, or the retrieval's."""
         places = self._sets.places
         scores = rounded(places.logits[group.places])
@@ -137,8 +145,6 @@ class Reordering:
             last, price = scores[stopgap], self._rows.price[slots[stopgap]]
             corrected = degraded_scores(last, price, places.price_scored[there], bundle.price_weight)
             scores[stopgap] = np.where(np.isnan(corrected), rounded(places.retrieval[there]), corrected)
-        padding = np.arange(slots.shape[1]) >= self._sets.counts[group.numbers][:, None]
-        scores[padding] = 0
         return scores
 
     def _adopt(
@@ -167,14 +173,18 @@ class Reordering:
             and not standing.contested
         )
 
-    def _ages(self, numbers: Numbers, slots: NDArray[np.int32], log_clock: int | None) -> tuple[Numbers, Numbers]:
+    def _ages(self, slots: Numbers, padding: Flags | None, log_clock: int | None) -> tuple[Numbers, Numbers]:
+        youngest, oldest = np.full((2, len(PRODUCT_VIEWS), len(slots)), -1, np.int64)
         if log_clock is None:
-            nothing = np.full((len(PRODUCT_VIEWS), len(numbers)), -1, np.int64)
-            return nothing, nothing
-        there = np.arange(slots.shape[1]) < self._sets.counts[numbers][:, None]
-        times = np.where(there, self._rows.event_times[:, slots], 0)
-        newest = times.max(axis=2)
-        oldest = np.where(times > 0, times, _NEVER).min(axis=2)
-        known = newest > 0
-        youngest = np.where(known, np.maximum(log_clock - newest, 0), -1)
-        return youngest, np.where(known, np.maximum(log_clock - oldest, 0), -1)
+            return youngest, oldest
+        for place in range(len(PRODUCT_VIEWS)):
+            times = np.take(self._rows.event_times[place], slots)
+            if padding is not None:
+                times[padding] = 0
+            newest, first = times.max(axis=1), times.min(axis=1)
+            if not first.all():
+                first = np.where(times > 0, times, _NEVER).min(axis=1)
+            known = newest > 0
+            youngest[place, known] = np.maximum(log_clock - newest[known], 0)
+            oldest[place, known] = np.maximum(log_clock - first[known], 0)
+        return youngest, oldest

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from feature_repo.events import Bundle, ResultSet
 from feature_repo.views import PRODUCT_CONTENT, USER_BEHAVIOR, USER_DIM
 from serving.requests import ScoreRequest, Scores
-from streams.candidate_rows import PRODUCT_VIEWS, CandidateRows, Effect
+from streams.candidate_rows import CandidateRows, Effect
 from streams.dirty import Dirty
 from streams.ordering import Flags
 from streams.places import Numbers
@@ -35,20 +35,26 @@ NO_SCORES = Scores(np.empty(0, np.float32))
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Sets of one width that were taken: their registrations, and which of their places [G, W] are scored."""
+    """Sets of one width that were taken: numbers [G], their registrations, places [G, W], which of them are scored."""
 
-    group: Group
+    numbers: Numbers
     serials: Numbers
+    places: Numbers
     scored: Flags
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Dirty sets with the rows to score, and the request that holds those rows in this order."""
+    """Dirty sets with the rows to score, and the request that holds those rows in this order.
+
+    `prices` are by row of the request, causes and their Kafka timestamps (ms) by set.
+    """
 
     parts: tuple[Part, ...]
     request: ScoreRequest | None
     prices: Numbers
+    causes: NDArray[np.object_]
+    cause_times: Numbers
     bundle: Bundle
     #: whether some set asks what its scores are made of
     explain: bool
@@ -161,9 +167,8 @@ class Reranker:
         self._dirty.touch_whole(self.sets.of_user(user_id), cause, kafka_time)
 
     def _cause(self, change: Change, slot: int) -> Cause:
-        place = [view.name for view in PRODUCT_VIEWS].index(change.view)
-        version, event_time = self.rows.versions[place, slot], self.rows.event_times[place, slot]
-        return Cause(change.view, change.entity, int(version), int(event_time))
+        rows = self.rows
+        return Cause(change.view, change.entity, rows.version(change.view, slot), rows.event_time(change.view, slot))
 
     def contest(self, result_set_id: str, theirs: Standing | None) -> None:
         """Another writer wrote `theirs` (None: a null) after what stands: the next ranking is published in any case.
@@ -218,38 +223,30 @@ class Reranker:
         numbers = _until(numbers[can], sets.widths, ORDERED_ROWS)
         if not len(numbers):
             return None
-        scored_counts = np.zeros(len(sets.serials), np.int64)
-        for some in self._by_width(numbers):
-            scored_counts[some] = self._to_score(some, bundle).sum(axis=1)
-        numbers = _until(numbers, scored_counts, REQUEST_ROWS)
-        parts = tuple(self._take_part(some, bundle) for some in self._by_width(numbers))
-        scored = np.concatenate([part.group.places[part.scored] for part in parts])
-        slots = sets.places.slots[scored]
-        owners = sets.places.sets[scored]
-        return Work(
-            parts,
-            self._request(owners, scored, slots) if len(scored) else None,
-            self.rows.price[slots],
-            bundle,
-            explain=bool(sets.explained[owners].any()),
-            whole_rows=int(sets.counts[numbers].sum()),
-        )
+        parts = tuple(self._parts(numbers, bundle))
+        scored = [part.scored.sum(axis=1) for part in parts]
+        if sum(int(counts.sum()) for counts in scored) > REQUEST_ROWS:
+            by_number = np.zeros(len(sets.serials), np.int64)
+            for part, counts in zip(parts, scored, strict=True):
+                by_number[part.numbers] = counts
+            parts = tuple(self._parts(_until(numbers, by_number, REQUEST_ROWS), bundle))
+        return self._take(parts, bundle)
 
-    def _by_width(self, numbers: Numbers) -> Iterator[Numbers]:
+    def _parts(self, numbers: Numbers, bundle: Bundle) -> Iterator[Part]:
         """The sets by width, their order kept, LISTS_AT_ONCE at a time."""
-        widths = self.sets.widths[numbers]
-        for width in np.unique(widths):
-            some = numbers[widths == width]
-            for first in range(0, len(some), LISTS_AT_ONCE):
-                yield some[first : first + LISTS_AT_ONCE]
+        sets = self.sets
+        widths = sets.widths[numbers]
+        for width in np.unique(widths).tolist():
+            of_width = numbers[widths == width]
+            for first in range(0, len(of_width), LISTS_AT_ONCE):
+                some = of_width[first : first + LISTS_AT_ONCE]
+                places = sets.firsts[some][:, None] + np.arange(width)
+                yield Part(some, sets.serials[some], places, self._to_score(some, places, bundle))
 
-    def _places(self, numbers: Numbers) -> Numbers:
-        return self.sets.firsts[numbers][:, None] + np.arange(self.sets.widths[numbers[0]])
-
-    def _to_score(self, numbers: Numbers, bundle: Bundle) -> Flags:
+    def _to_score(self, numbers: Numbers, places: Numbers, bundle: Bundle) -> Flags:
         """Which of the sets' places [G, W] must be scored."""
         sets = self.sets
-        touched = sets.places.touched[self._places(numbers)]
+        touched = sets.places.touched[places]
         whole = self._dirty.whole[numbers] | sets.needs_model[numbers]
         if bundle.scope == "list":
             whole |= touched.any(axis=1)
@@ -257,11 +254,23 @@ class Reranker:
             touched[whole] = np.arange(touched.shape[1]) < sets.counts[numbers[whole]][:, None]
         return touched
 
-    def _take_part(self, numbers: Numbers, bundle: Bundle) -> Part:
-        places, scored = self._places(numbers), self._to_score(numbers, bundle)
-        self.sets.places.touched[places] = False
-        group = Group(numbers, places, *self._dirty.take(numbers))
-        return Part(group, self.sets.serials[numbers], scored)
+    def _take(self, parts: tuple[Part, ...], bundle: Bundle) -> Work:
+        sets = self.sets
+        numbers = np.concatenate([part.numbers for part in parts])
+        scored = np.concatenate([part.places[part.scored] for part in parts])
+        slots, owners = sets.places.slots[scored], sets.places.sets[scored]
+        sets.places.touched[scored] = False
+        causes, cause_times = self._dirty.take(numbers)
+        return Work(
+            parts,
+            self._request(owners, scored, slots) if len(scored) else None,
+            self.rows.price[slots],
+            causes,
+            cause_times,
+            bundle,
+            explain=bool(sets.explained[owners].any()),
+            whole_rows=int(sets.counts[numbers].sum()),
+        )
 
     def _request(self, owners: NDArray[np.int32], places: Numbers, slots: NDArray[np.int32]) -> ScoreRequest:
         """Rows in the order of `places`; those of a set lie together."""
@@ -289,16 +298,16 @@ class Reranker:
         """Take the scores of a request in; the rankings that must be published. `scores` None: the model is away."""
         model_version = version_name(work.bundle)
         found = []
-        start = 0
+        row = member = 0
         for part in work.parts:
-            rows = slice(start, start + int(part.scored.sum()))
-            start = rows.stop
-            group, scored = part.group, part.scored
-            alive = self.sets.serials[group.numbers] == part.serials
+            rows = slice(row, row := row + int(part.scored.sum()))
+            members = slice(member, member := member + len(part.numbers))
+            alive = self.sets.serials[part.numbers] == part.serials
             if scores is not None:
                 self._take_scores(part, alive, scores, rows, work.prices[rows], times.now)
             else:
-                self.sets.needs_model[group.numbers[alive & scored.any(axis=1)]] = True
+                self.sets.needs_model[part.numbers[alive & part.scored.any(axis=1)]] = True
+            group = Group(part.numbers, part.places, work.causes[members], work.cause_times[members])
             if not alive.all():
                 group = group.of(alive)
             if len(group.numbers):
@@ -309,10 +318,10 @@ class Reranker:
 
     def _take_scores(self, part: Part, alive: Flags, scores: Scores, rows: slice, prices: Numbers, now: int) -> None:
         """Scores of the sets that still are what they were when they were taken."""
-        sets, numbers = self.sets, part.group.numbers
+        sets, numbers = self.sets, part.numbers
         taken = part.scored & alive[:, None]
         kept = taken[part.scored]
-        places = part.group.places[taken]
+        places = part.places[taken]
         sets.places.logits[places] = scores.logit[rows][kept]
         sets.places.price_scored[places] = prices[kept]
         counts = taken.sum(axis=1)

@@ -40,6 +40,7 @@ from streams.reading import RankingsFollower, follow_changes, follow_models
 from streams.records import BEHAVIOR, CATALOG, CONTENT, FEATURE_CHANGES, USER_BEHAVIOR
 from streams.settings import Settings
 from streams.transport import Consumer, Hooks
+from streams.watching import check_origins, watch_topics
 from streams.writing import Doors
 
 log = logging.getLogger(__name__)
@@ -121,6 +122,7 @@ class Worker:
         for line in ids.differs:
             log.warning("%s", line)
         await self._store.check()
+        await check_origins(self._store, ids)
         await self._sender.start()
         address = self._freshness.serve(self._settings.metrics_port, self._settings.metrics_host)
         log.info("%s worker: metrics on %s", self._role, address)
@@ -138,6 +140,7 @@ class Worker:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, log_tasks)
         await app.start()
+        self._spawn(lambda: watch_topics(self._settings, ids))
         self._spawn(lambda: self._report_progress(self._reached))
         await app.wait(self._stop.wait())
         if not self._stop.is_set():

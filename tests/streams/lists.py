@@ -169,7 +169,9 @@ class Lists:
         return [
             decode_ranking(value)
             for some in reordered
-            for value in pack_rankings(some, packed_ids, np.zeros(len(some), np.int64), self.now)
+            for value in pack_rankings(
+                some, [live.id.encode() for live in some.sets], packed_ids, np.zeros(len(some), np.int64), self.now
+            )
         ]
 
     def rank(self, *, away: bool = False) -> list[Ranking]:

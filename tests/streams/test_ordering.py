@@ -57,5 +57,6 @@ def test_equal_scores_are_in_order_of_position_in_lists_of_any_width(width: int)
 def test_ranks_in_the_order_before(before: list[int], now: list[int], count: int) -> None:
     """The order before had `count` ranks."""
     was = np.array([before[:count] + [-1] * (6 - count)], np.int16)
-    found = previous_ranks(was, np.array([now]))
-    assert found[0].tolist() == [before[:count].index(one) if one in before[:count] else -1 for one in now]
+    found = previous_ranks(np.repeat(was, 2, axis=0), np.array([now, [6 + place for place in now]]))
+    expected = [before[:count].index(one) if one in before[:count] else -1 for one in now]
+    assert found.tolist() == [expected, expected]

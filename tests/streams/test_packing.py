@@ -66,7 +66,7 @@ def reordered(rankings: Sequence[Ranking], width: int = 6) -> Reordered:
         sets=tuple(LiveSet(n, one.result_set_id, 0, b"", None, None, None) for n, one in enumerate(rankings)),
         partitions=np.zeros(len(rankings), np.int32),
         counts=np.array([len(one.product_ids) for one in rankings]),
-        slots=np.stack([padded([IDS.index(name) for name in one.product_ids], np.int32) for one in rankings]),
+        slots=np.stack([padded([IDS.index(name) for name in one.product_ids], np.int64) for one in rankings]),
         scores=np.stack([padded(one.scores, np.float32) for one in rankings]),
         previous_ranks=np.stack([padded(one.previous_ranks, np.int16) for one in rankings]),
         contributions={n: one.contributions for n, one in enumerate(rankings) if one.contributions is not None},
@@ -94,7 +94,8 @@ def assert_equal(one: Ranking, other: Ranking) -> None:
 @given(st.lists(wanted(), min_size=1, max_size=5))
 def test_a_reader_gets_what_was_packed(rankings: list[Ranking]) -> None:
     versions = np.array([one.version for one in rankings])
-    values = list(pack_rankings(reordered(rankings), PACKED, versions, NOW))
+    keys = [one.result_set_id.encode() for one in rankings]
+    values = pack_rankings(reordered(rankings), keys, PACKED, versions, NOW)
     assert len(values) == len(rankings)
     for value, one in zip(values, rankings, strict=True):
         assert_equal(decode_ranking(value), one)
@@ -129,9 +130,9 @@ def test_lists_of_any_length(count: int) -> None:
     full = replace(
         reordered([empty]),
         counts=np.array([count]),
-        slots=np.arange(1000, dtype=np.int32)[None],
+        slots=np.arange(1000)[None],
         scores=np.arange(1000, dtype=np.float32)[None],
         previous_ranks=np.arange(1000, dtype=np.int16)[None],
     )
-    (value,) = pack_rankings(full, packed, np.array([1]), NOW)
+    (value,) = pack_rankings(full, [b"s"], packed, np.array([1]), NOW)
     assert_equal(decode_ranking(value), one)

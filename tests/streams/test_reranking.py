@@ -36,7 +36,7 @@ def ranked(lists: Lists, *candidates: str | tuple[str, float], **fields: object)
 
 def sets_of(lists: Lists, work: Work) -> list[str]:
     """Ids of the sets that were taken."""
-    members = [lists.reranker.sets.by_number[number] for part in work.parts for number in part.group.numbers]
+    members = [lists.reranker.sets.by_number[number] for part in work.parts for number in part.numbers]
     return sorted(live.id for live in members if live is not None)
 
 
