@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -11,28 +11,31 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from feature_repo.views import BEHAVIOR_COLUMNS, NUMERIC_FIELDS, PRICE_COLUMNS, UNKNOWN
 from serving.datasets import online_retail as retail
 from serving.datasets import shirts as garments
 from serving.errors import ServingError
-from serving.model import bundle
-from serving.model.config import DEFAULT, ModelConfig
-from serving.model.dataset import PAGE, RankedList, Shop, drawn_shirts, online_retail, shirt_pictures
+from serving.model import bundle, calibration
+from serving.model.config import DEFAULT, LossWeights, ModelConfig
+from serving.model.dataset import PAGE, RankedList, Shop, drawn_shirts, online_retail
 from serving.model.encoders import ProductEncoder, QueryEncoder
-from serving.model.evaluate import PRICE, Nets, Quality, encode, quality, request, set_index, users
-from serving.model.ranker import Ranker, sales_inputs
+from serving.model.evaluate import PRICE, Nets, Quality, encode, logits, quality, request, set_index, users
+from serving.model.lessons import films, shirt_attributes, shirt_pictures, sounds
+from serving.model.live_numbers import inputs_of
+from serving.model.losses import Targets, loss
+from serving.model.ranker import Ranker
 from serving.preprocess import prepare_texts
-from serving.requests import Floats, Ints, ScoreRequest
+from serving.requests import Floats, Ints
 
-#: share of rows from which a modality, the price, the sales or the retrieval score is taken away in training, so that
-#: a product without it still gets its place
-DROPPED: Final = 0.1
 #: share of lists trained without a user vector: most shoppers are strangers
 STRANGERS: Final = 0.3
 #: share of lists trained without a query, as recommendations have none
 UNASKED: Final = 0.05
+#: share of the last lists of the real shop that nothing is learned from but how probable a click is
+HELD_OUT: Final = 0.1
+#: the step of a price by which its weight is measured, and how many rows of each list take it
+PRICE_STEP: Final = 1.1
+PRICE_ROWS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class TrainConfig:
     shirts: int = 1200
     shirt_lists: int = 1000
     picture_lists: int = 1000
+    #: films, and as many sounds; and lists of films, of sounds, and of products told by their attributes only
+    media: int = 240
+    media_lists: int = 400
     batch: int = 16
     learning_rate: float = 2e-3
     threads: int = 1
@@ -109,11 +115,18 @@ def train(config: TrainConfig, progress: Callable[[Progress], None]) -> TrainRep
     others = garments.products(config.seed + 1, config.shirts)
     drawn = drawn_shirts(shirts, config.seed, config.shirt_lists, history.split_ms)
     unseen = drawn_shirts(others, config.seed + 1, len(later), history.split_ms)
-    pictures = shirt_pictures(shirts, config.seed, config.picture_lists)
+    alone = (
+        shirt_pictures(shirts, config.seed, config.picture_lists),
+        shirt_attributes(shirts, config.seed, config.media_lists),
+        films(config.seed, config.media, config.media_lists),
+        sounds(config.seed, config.media, config.media_lists),
+    )
     nets = new_nets(config.model)
-    lessons = [Lesson(shop, seen), Lesson(drawn, drawn.lists), Lesson(pictures, pictures.lists)]
+    learned, held_out = seen[: -max(1, int(HELD_OUT * len(seen)))], seen[-max(1, int(HELD_OUT * len(seen))) :]
+    lessons = [Lesson(shop, learned), Lesson(drawn, drawn.lists), *(Lesson(one, one.lists) for one in alone)]
     fit(nets, lessons, config, progress)
-    silent = silence(nets.ranker, np.concatenate([one.numeric for one in (*seen, *drawn.lists)]))
+    silent = silence(nets.ranker, [*learned, *drawn.lists])
+    calibrate(nets, Lesson(shop, held_out))
     report = TrainReport(
         online_retail=quality("online_retail", nets, shop, later),
         shirts=quality("shirts", nets, unseen, unseen.lists),
@@ -144,6 +157,8 @@ def new_nets(config: ModelConfig) -> Nets:
 def fit(nets: Nets, lessons: Sequence[Lesson], config: TrainConfig, progress: Callable[[Progress], None]) -> None:
     """Batches of lists, each of one lesson, in an order drawn from the seed."""
     random = Random(config.seed)
+    for net in nets.by_name.values():
+        net.train()
     parameters = {id(p): p for net in nets.by_name.values() for p in net.parameters()}
     optimizer = torch.optim.AdamW(parameters.values(), lr=config.learning_rate, weight_decay=0.01)
     steps = config.epochs * sum(-(-len(lesson.lists) // config.batch) for lesson in lessons)
@@ -153,30 +168,38 @@ def fit(nets: Nets, lessons: Sequence[Lesson], config: TrainConfig, progress: Ca
     for _ in range(config.epochs):
         losses = []
         for lesson, some, vectors in _epoch(nets, lessons, config.batch, random):
-            loss = _loss(nets, lesson, some, vectors)
+            wrong = _loss(nets, config.model.losses, lesson, some, vectors)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            wrong.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            losses.append(loss.item())
+            losses.append(wrong.item())
             done += 1
             progress(Progress("fit", done, steps, loss_of_epoch))
         loss_of_epoch = float(np.mean(losses))
+    for net in nets.by_name.values():
+        net.eval()
 
 
-def silence(ranker: Ranker, numeric: Floats) -> list[str]:
-    """Take out the sales features that never varied in what was learned from: nothing was learned about them.
-
-    Their constant goes into the bias, so that the lists learned from keep their scores. Returns their names.
-    """
-    values = sales_inputs(torch.from_numpy(numeric))
-    constant = values.amax(0) == values.amin(0)
-    layer = ranker.sales.hidden
+def silence(ranker: Ranker, lists: Sequence[RankedList]) -> list[str]:
+    """Take out the numbers that never varied in what was learned from. Returns their names."""
+    numeric, retrieval, of = (
+        np.concatenate([one.numeric for one in lists]),
+        np.concatenate([one.retrieval for one in lists]),
+        set_index(lists).astype(np.int64),
+    )
+    parts = ranker.parts
     with torch.no_grad():
-        layer.bias.add_(layer.weight[:, constant] @ values[0, constant])
-        layer.weight[:, constant] = 0
-    names = NUMERIC_FIELDS[BEHAVIOR_COLUMNS]
-    return [name for name, silent in zip(names, constant.tolist(), strict=True) if silent]
+        inputs = parts.numbers(*map(torch.from_numpy, (numeric, retrieval, of)), len(lists))
+    silent = parts.figures.silence(inputs).tolist()
+    return [name for (_, name), is_silent in zip(inputs_of(parts.numbers.relative), silent, strict=True) if is_silent]
+
+
+def calibrate(nets: Nets, held_out: Lesson) -> None:
+    """Make the sigmoid of a score the probability that the row is bought."""
+    score = torch.from_numpy(logits(nets.ranker, request(nets, held_out.shop, held_out.lists)))
+    bought = torch.from_numpy(np.concatenate([one.bought for one in held_out.lists]))
+    calibration.fold(nets.ranker.heads, calibration.fit(score, bought))
 
 
 def price_weight(nets: Nets, lessons: Sequence[Lesson]) -> float:
@@ -187,15 +210,19 @@ def price_weight(nets: Nets, lessons: Sequence[Lesson]) -> float:
 
 
 def _falls(nets: Nets, lesson: Lesson) -> Floats:
-    """[n] -d logit / d ln(price) of each row whose price is known."""
+    """[n] -d logit / d ln(price) of some rows of each list, one at a time, while the others keep their price."""
     asked = request(nets, lesson.shop, lesson.lists)
-    tensors = {name: torch.from_numpy(getattr(asked, name)) for name in ScoreRequest.__slots__}
-    numeric = tensors["numeric"].requires_grad_()
-    logit = nets.ranker(**tensors)
-    (slope,) = torch.autograd.grad(logit.sum(), numeric)
-    price = asked.numeric[:, PRICE]
-    falls: Floats = -slope[:, PRICE].numpy() * price
-    return falls[price > 0]
+    before = logits(nets.ranker, asked)
+    draws = np.random.default_rng(0)
+    falls = []
+    for _ in range(PRICE_ROWS):
+        order = draws.permutation(np.flatnonzero(asked.numeric[:, PRICE] > 0))
+        rows = order[np.unique(asked.set_index[order], return_index=True)[1]]
+        numeric = asked.numeric.copy()
+        numeric[rows, PRICE] *= PRICE_STEP
+        after = logits(nets.ranker, replace(asked, numeric=numeric))
+        falls.append((before[rows] - after[rows]) / np.log(PRICE_STEP))
+    return np.concatenate(falls).astype(np.float32)
 
 
 def write(nets: Nets, config: ModelConfig, report: TrainReport, folder: Path) -> None:
@@ -229,8 +256,10 @@ def _epoch(
     return batches
 
 
-def _loss(nets: Nets, lesson: Lesson, lists: Sequence[RankedList], user_vectors: Floats) -> Tensor:
-    """Click-through (BCE) of each row plus listwise softmax of each list."""
+def _loss(
+    nets: Nets, weights: LossWeights, lesson: Lesson, lists: Sequence[RankedList], user_vectors: Floats
+) -> Tensor:
+    """What a batch of lists says against the nets: bought is clicked, and as relevant as can be."""
     products = lesson.shop.prepared
     items, place = np.unique(np.concatenate([one.items for one in lists]), return_inverse=True)
     some = products.take(items)
@@ -240,35 +269,22 @@ def _loss(nets: Nets, lesson: Lesson, lists: Sequence[RankedList], user_vectors:
     retrieval = torch.from_numpy(np.concatenate([one.retrieval for one in lists]))
     bought = torch.from_numpy(np.concatenate([one.bought for one in lists]))
     query = nets.query_encoder(torch.from_numpy(prepare_texts([one.query for one in lists])))
-    logit = nets.ranker(
+    of = torch.from_numpy(set_index(lists))
+    answers = nets.ranker.answers(
         query * _kept((len(lists), 1), UNASKED),
         torch.from_numpy(user_vectors) * _kept((len(lists), 1), STRANGERS),
         content,
-        mask * _kept(mask.shape, DROPPED),
-        _forgotten(torch.from_numpy(np.concatenate([one.numeric for one in lists]))),
-        retrieval * _kept(retrieval.shape, DROPPED),
-        torch.from_numpy(set_index(lists)),
+        mask,
+        torch.from_numpy(np.concatenate([one.numeric for one in lists])),
+        retrieval,
+        of,
     )
-    sizes = [len(one.items) for one in lists]
-    pairs = zip(torch.split(logit, sizes), torch.split(bought, sizes), strict=True)
-    listwise = torch.stack([_softmax_loss(one, wanted) for one, wanted in pairs]).mean()
-    return F.binary_cross_entropy_with_logits(logit, bought) + listwise
+    return loss(weights, answers, Targets(bought, bought), of.long())
 
 
 def _trimmed(ids: Ints) -> Ints:
     """Ids without the columns that are padding in every row."""
     return ids[:, : max(1, int((ids > 0).sum(1).max()))]
-
-
-def _softmax_loss(logit: Tensor, bought: Tensor) -> Tensor:
-    return -(logit.log_softmax(0) * bought).sum() / bought.sum()
-
-
-def _forgotten(numeric: Tensor) -> Tensor:
-    """Some rows without their price, some without their sales, as unknown products have none."""
-    priced, sold = (_kept((len(numeric), 1), DROPPED) for _ in range(2))
-    prices = torch.where(priced.bool(), numeric[:, PRICE_COLUMNS], float(UNKNOWN))
-    return torch.cat((prices, numeric[:, BEHAVIOR_COLUMNS] * sold), 1)
 
 
 def _kept(shape: Sequence[int] | torch.Size, dropped: float) -> Tensor:

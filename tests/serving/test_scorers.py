@@ -1,51 +1,39 @@
 """One contract for every scorer: the nets in process and the same nets on a real Triton."""
 
+import shutil
 from collections.abc import AsyncIterator
-from dataclasses import fields, replace
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, USER_DIM
+from feature_repo.views import EMBEDDING_DIM, MODALITIES
+from serving.datasets.clips import video_bytes, wav_bytes
 from serving.errors import BadMedia, ScorerUnavailable
+from serving.model.bundle import save, untrained, weights_file
+from serving.model.config import ModelConfig
+from serving.model.export import copy_repository
 from serving.model.inprocess import InProcessScorer
-from serving.requests import CONTRIBUTIONS, ProductContent, Scorer, ScoreRequest, empty_request
+from serving.requests import CONTRIBUTIONS, ProductContent, Scorer, empty_request
 from serving.scorer import TritonScorer
 from streams.local.triton_server import TritonServer
+from tests.parts import TRITON_READY_TIMEOUT_S, running
+from tests.serving.rankers import a_request, some_rows
 from tests.serving.test_preprocess import picture
 
+ENCODERS = ("product_encoder", "query_encoder")
+FILM = video_bytes(np.random.default_rng(1).integers(0, 256, (6, 32, 48, 3), np.uint8), fps=3)
+SOUND = wav_bytes(np.sin(np.arange(8000) / 5).astype(np.float32), rate=8000)
 PRODUCTS = [
     ProductContent("a", title="纯棉白色T恤", category=("服饰", "上装"), image=picture("white")),
     ProductContent("b", title="Red Retrospot Mug", image=picture("red", form="JPEG")),
-    ProductContent("c", image=picture("blue")),
+    ProductContent("c", image=picture("blue"), video=FILM),
     ProductContent("d"),
+    ProductContent("e", brand="Acme", attributes={"尺码": 42, "waterproof": True}, audio=SOUND),
+    ProductContent("f", video=FILM, audio=SOUND),
 ]
 QUERIES = ["白色T恤", "red mug", ""]
-
-
-def a_request(rows: int, sets: int = 3, seed: int = 0) -> ScoreRequest:
-    random = np.random.default_rng(seed)
-
-    def noise(*shape: int) -> NDArray[np.float32]:
-        return random.normal(size=shape).astype(np.float32)
-
-    numeric = random.integers(0, 5000, (rows, len(NUMERIC_FIELDS))).astype(np.float32)
-    numeric[::5, NUMERIC_FIELDS.index("price")] = -1
-    return ScoreRequest(
-        query=noise(sets, EMBEDDING_DIM),
-        user=noise(sets, USER_DIM),
-        content=noise(rows, len(MODALITIES), EMBEDDING_DIM),
-        mask=random.integers(0, 2, (rows, len(MODALITIES))).astype(np.float32),
-        numeric=numeric,
-        retrieval=np.abs(noise(rows)) * 5,
-        set_index=random.integers(0, sets, rows).astype(np.int32),
-    )
-
-
-def some_rows(request: ScoreRequest, rows: NDArray[np.int64]) -> ScoreRequest:
-    per_row = [field.name for field in fields(request) if field.name not in ("query", "user")]
-    return replace(request, **{name: getattr(request, name)[rows] for name in per_row})
 
 
 @pytest.fixture(params=["in_process", pytest.param("triton", marks=pytest.mark.parts)])
@@ -117,18 +105,33 @@ async def test_an_unknown_product_gets_a_score(scorer: Scorer) -> None:
 async def test_products_are_unit_vectors_where_the_mask_is_one(scorer: Scorer) -> None:
     vectors = await scorer.encode_products(PRODUCTS)
     assert vectors.content.shape == (len(PRODUCTS), len(MODALITIES), EMBEDDING_DIM)
-    assert vectors.mask.tolist() == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
+    assert vectors.mask.tolist() == [
+        [1, 1, 0, 0, 1],
+        [1, 1, 0, 0, 0],
+        [0, 1, 1, 0, 0],
+        [0, 0, 0, 0, 0],
+        [1, 0, 0, 1, 1],
+        [0, 0, 1, 1, 0],
+    ]
     np.testing.assert_allclose(np.linalg.norm(vectors.content, axis=2), vectors.mask, atol=1e-5)
 
 
 async def test_encoding_a_product_alone_gives_the_same_vector(scorer: Scorer) -> None:
+    """With and without each medium in the call."""
     together = await scorer.encode_products(PRODUCTS)
-    alone = await scorer.encode_products(PRODUCTS[1:2])
-    np.testing.assert_allclose(alone.content[0], together.content[1], atol=1e-5)
+    for row, product in enumerate(PRODUCTS):
+        alone = await scorer.encode_products([product])
+        np.testing.assert_allclose(alone.content[0], together.content[row], atol=1e-5)
+        np.testing.assert_array_equal(alone.mask[0], together.mask[row])
+
+
+async def test_the_order_of_products_makes_no_difference(scorer: Scorer) -> None:
+    there, back = await scorer.encode_products(PRODUCTS), await scorer.encode_products(PRODUCTS[::-1])
+    np.testing.assert_allclose(back.content[::-1], there.content, atol=1e-5)
 
 
 async def test_more_products_than_one_call_takes(scorer: Scorer) -> None:
-    vectors = await scorer.encode_products(PRODUCTS[3:] * 600 + PRODUCTS[:1])
+    vectors = await scorer.encode_products([ProductContent("d")] * 600 + PRODUCTS[:1])
     assert vectors.content.shape[0] == 601
     assert not vectors.content[:600].any()
     assert vectors.content[600].any()
@@ -144,10 +147,15 @@ async def test_a_query_without_words_is_zeros(scorer: Scorer) -> None:
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 0], atol=1e-5)
 
 
-async def test_a_bad_picture_names_its_product(scorer: Scorer) -> None:
-    with pytest.raises(BadMedia) as caught:
-        await scorer.encode_products([*PRODUCTS, ProductContent("bad", image=b"?")])
-    assert caught.value.product_id == "bad"
+async def test_a_bad_medium_names_its_product(scorer: Scorer) -> None:
+    for bad in (
+        ProductContent("bad", image=b"?"),
+        ProductContent("bad", video=b"?"),
+        ProductContent("bad", audio=b"?"),
+    ):
+        with pytest.raises(BadMedia) as caught:
+            await scorer.encode_products([*PRODUCTS, bad])
+        assert caught.value.product_id == "bad"
 
 
 async def test_a_version_is_pinned(scorer: Scorer) -> None:
@@ -177,6 +185,28 @@ async def test_triton_gives_what_the_nets_give_in_process(triton: TritonServer) 
     queries = [await scorer.encode_queries(QUERIES) for scorer in (here, there)]
     np.testing.assert_allclose(queries[0], queries[1], atol=1e-4)
     await there.close()
+
+
+@pytest.mark.parts
+async def test_triton_serves_encoders_of_any_form(tmp_path: Path, parts_dir: Path) -> None:
+    """Texts read by a Transformer or a BiLSTM, pictures of another size: each version has its own, and says so."""
+    repository = tmp_path / "models"
+    copy_repository(repository)
+    forms = {2: ModelConfig(text="transformer", image_size=96), 3: ModelConfig(text="bilstm", image_size=224)}
+    for version, config in forms.items():
+        for model in ENCODERS:
+            shutil.copytree(repository / model / "1", repository / model / str(version))
+            save(untrained(model, config), weights_file(repository, model, version), config, {})
+    with running(TritonServer(repository, ENCODERS, parts_dir / "forms"), TRITON_READY_TIMEOUT_S) as server:
+        here, there = InProcessScorer(repository), TritonScorer(server.address)
+        for version in forms:
+            want, got = [await scorer.encode_products(PRODUCTS, version) for scorer in (here, there)]
+            np.testing.assert_allclose(got.content, want.content, atol=1e-4)
+            queries = [await scorer.encode_queries(QUERIES, version) for scorer in (here, there)]
+            np.testing.assert_allclose(queries[0], queries[1], atol=1e-4)
+        newest = await there.encode_products(PRODUCTS)
+        np.testing.assert_array_equal(newest.content, got.content)
+        await there.close()
 
 
 async def test_without_a_server_it_says_so_at_once() -> None:

@@ -20,7 +20,7 @@ from serving.scorer import TritonScorer
 from serving.settings import ServingSettings
 from streams.local.triton_server import TritonServer
 from tests.parts import TRITON_READY_TIMEOUT_S, running
-from tests.serving.test_scorers import a_request
+from tests.serving.rankers import a_request
 
 
 def changed_weights(folder: Path, *changed: str, by: float) -> Path:

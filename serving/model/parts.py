@@ -1,0 +1,108 @@
+"""The parts of a row -> one vector each: every content modality, price, sales, clicks, retrieval.
+
+N rows, Q queries, D = EMBEDDING_DIM, U = USER_DIM, M modalities, F = len(NUMERIC_FIELDS), K = len(PARTS), H = PART_DIM.
+"""
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from feature_repo.views import EMBEDDING_DIM, MODALITIES
+from serving.model.config import ModelConfig
+from serving.model.live_numbers import Numbers, inputs_of, priced
+from serving.requests import PARTS
+
+PART_DIM: Final = 48
+HIDDEN: Final = 32
+#: hidden units for how well a modality matches query and user
+MATCH_HIDDEN: Final = 8
+NUMBER_PARTS: Final = PARTS[len(MODALITIES) :]
+
+
+class Parts(nn.Module):
+    """What a row has to say, part by part: unit vectors, zeros where a part is missing.
+
+    A direction tells what a part says; how much that matters is for the fusion.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dropout = config.part_dropout
+        self.content = ContentParts()
+        self.numbers = Numbers(config.relative)
+        self.figures = NumberParts([part for part, _ in inputs_of(config.relative)])
+
+    def forward(
+        self,
+        query: Tensor,
+        user: Tensor,
+        content: Tensor,
+        mask: Tensor,
+        numeric: Tensor,
+        retrieval: Tensor,
+        set_index: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """query [Q, D], user [Q, U], content [N, M, D], mask [N, M], numeric [N, F] raw, retrieval [N], set_index [N]
+        int64 -> vectors [N, K, H], there [N, K] 1 or 0"""
+        always = torch.ones_like(retrieval)
+        there = torch.cat((mask, torch.stack((priced(numeric), always, always, always), 1)), 1)
+        if self.training and self.dropout:
+            there = there * (torch.rand_like(there) >= self.dropout)
+        media = self.content(query, user, content, set_index)
+        figures = self.figures(self.numbers(numeric, retrieval, set_index, len(query)))
+        vectors = torch.cat((media, figures)).transpose(0, 1)
+        length = torch.linalg.vector_norm(vectors, dim=2).clamp(min=1e-9)
+        return vectors * (there / length).unsqueeze(2), there
+
+
+class ContentParts(nn.Module):
+    """Content vectors, and how well they match what was asked for and who asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        modalities, matches = len(MODALITIES), 2
+        self.project = nn.Parameter(torch.randn(modalities, EMBEDDING_DIM, PART_DIM) / EMBEDDING_DIM**0.5)
+        self.match_hidden = nn.Parameter(torch.randn(modalities, matches, MATCH_HIDDEN))
+        self.match_bias = nn.Parameter(torch.zeros(modalities, 1, MATCH_HIDDEN))
+        self.match_out = nn.Parameter(torch.randn(modalities, MATCH_HIDDEN, PART_DIM) / MATCH_HIDDEN)
+
+    def forward(self, query: Tensor, user: Tensor, content: Tensor, set_index: Tensor) -> Tensor:
+        """[M, N, H]"""
+        asked = torch.stack((query, user), 2).index_select(0, set_index)
+        matches = (content @ asked).transpose(0, 1)
+        hidden = F.gelu(torch.baddbmm(self.match_bias, matches, self.match_hidden))
+        vectors = torch.bmm(content.transpose(0, 1), self.project)
+        return torch.baddbmm(vectors, hidden, self.match_out)
+
+
+class NumberParts(nn.Module):
+    """Numbers -> a vector for each of NUMBER_PARTS, which reads its own inputs only; `parts` says whose each one is."""
+
+    own: Tensor
+
+    def __init__(self, parts: list[str]) -> None:
+        super().__init__()
+        own = torch.tensor([[float(part == name) for part in parts] for name in NUMBER_PARTS])
+        self.register_buffer("own", own.repeat_interleave(HIDDEN, 0), persistent=False)
+        reach = self.own.sum(1, keepdim=True).rsqrt()
+        self.hidden = nn.Parameter((torch.rand(self.own.shape) * 2 - 1) * reach)
+        self.hidden_bias = nn.Parameter((torch.rand(len(self.own)) * 2 - 1) * reach.squeeze(1))
+        self.out = nn.Parameter((torch.rand(len(NUMBER_PARTS), HIDDEN, PART_DIM) * 2 - 1) / HIDDEN**0.5)
+        self.out_bias = nn.Parameter((torch.rand(len(NUMBER_PARTS), 1, PART_DIM) * 2 - 1) / HIDDEN**0.5)
+
+    def silence(self, inputs: Tensor) -> Tensor:
+        """Take out the inputs that are the same in all rows [N, I]: nothing can be learned about them. Their constant
+        goes into the bias, so that these rows keep their vectors. Returns which they are [I]."""
+        constant = inputs.amax(0) == inputs.amin(0)
+        with torch.no_grad():
+            self.hidden_bias.add_((self.hidden * self.own)[:, constant] @ inputs[0, constant])
+            self.hidden[:, constant] = 0
+        return constant
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[N, I] -> [len(NUMBER_PARTS), N, H]"""
+        hidden = F.gelu(F.linear(inputs, self.hidden * self.own, self.hidden_bias))
+        by_part = hidden.view(len(inputs), len(NUMBER_PARTS), HIDDEN).transpose(0, 1)
+        return torch.baddbmm(self.out_bias, by_part, self.out)
