@@ -19,6 +19,7 @@ VERBS = {
     "verify": "compare every live ranking with an offline replay of the log",
     "dead-letters": "read what was rejected, and why",
     "train": "fit the ranker",
+    "evaluate": "how good the model is, beside its floors",
     "export": "put trained weights into a model repository, as a new version",
     "bench": "measure the engine beside its floor and its peers",
     "models": "list the bundles of a repository, and which one is in force",

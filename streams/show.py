@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from serving.model.suites.rows import COLUMNS, Finding
 from serving.requests import CONTRIBUTIONS
 from streams.client import ClosedSet, FreshRanking, RankedItem
 from streams.freshness import FreshnessRow, PartitionRow
@@ -192,6 +193,18 @@ def quality_table(rows: Sequence[tuple[str, float, float]]) -> Table:
         table.add_column(name, justify="right")
     for name, retail, shirts in rows:
         table.add_row(name, f"{retail:.4f}", f"{shirts:.4f}")
+    return table
+
+
+def finding_table(finding: Finding) -> Table:
+    """What a suite of `freshrank evaluate` found; columns in which nothing stands are left out."""
+    table = _table(finding.title, "\n".join(finding.about))
+    for column in finding.columns:
+        table.add_column(COLUMNS[column], justify="left" if column == 0 else "right")
+    colours = {"yes": "[green]yes[/]", "no": "[red]no[/]"}
+    for row in finding.rows:
+        cells = [row.cells[column] for column in finding.columns]
+        table.add_row(*(colours.get(cell, cell) for cell in cells))
     return table
 
 

@@ -7,7 +7,7 @@ hoodie under 60"); a product's grade is how much of that holds.
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -139,18 +139,17 @@ def split(items: Sequence[Item], seed: int) -> tuple[tuple[Item, ...], tuple[Ite
     )
 
 
-def lists(items: Sequence[Item], seed: int, count: int) -> list[Asked]:
-    """`count` lists of up to SHOWN items: somebody wants one of them, and asks for some of its properties."""
-    random = Random(seed)
-    askable = [row for row, item in enumerate(items) if item.colour and item.garment]
-    return [_asked(items, random, row, _wish(items[row], random)) for row in random.choices(askable, k=count)]
+def lists(items: Sequence[Item], seed: int, count: int, page: int = 1) -> list[Asked]:
+    """`count` lists of up to SHOWN items: somebody wants one of them, and asks for some of its properties. `page` lists
+    in a row are shown the same items, so that a batch of them has fewer pictures than rows."""
+    return _lists(items, Random(seed), count, page, _wish, lambda item: bool(item.colour and item.garment))
 
 
-def colour_lists(items: Sequence[Item], seed: int, count: int) -> list[Asked]:
-    """`count` lists of which nothing is asked but the colour of one of the items."""
-    random = Random(seed)
-    askable = [row for row, item in enumerate(items) if item.colour]
-    return [_asked(items, random, row, Wish(items[row].colour, None, None)) for row in random.choices(askable, k=count)]
+def colour_lists(items: Sequence[Item], seed: int, count: int, page: int = 1) -> list[Asked]:
+    """The same, but nothing is asked for but a colour."""
+    return _lists(
+        items, Random(seed), count, page, lambda item, _: Wish(item.colour, None, None), lambda item: bool(item.colour)
+    )
 
 
 def without_colours(product: Product) -> Product:
@@ -194,11 +193,27 @@ def _item(record: Record, images: dict[str, bytes]) -> Item:
     )
 
 
-def _asked(items: Sequence[Item], random: Random, wanted: int, wish: Wish) -> Asked:
-    others = [row for row in range(len(items)) if row != wanted]
-    shown = [wanted, *random.sample(others, min(SHOWN - 1, len(others)))]
-    random.shuffle(shown)
-    return Asked(wish.words(random.randrange(2)), tuple(shown), tuple(wish.grade(items[row]) for row in shown))
+def _lists(
+    items: Sequence[Item],
+    random: Random,
+    count: int,
+    page: int,
+    wish_for: Callable[[Item, Random], Wish],
+    askable: Callable[[Item], bool],
+) -> list[Asked]:
+    asked: list[Asked] = []
+    wanted = [row for row, item in enumerate(items) if askable(item)]
+    shown: list[int] = []
+    for number in range(count):
+        if number % page == 0:
+            first = random.choice(wanted)
+            others = [row for row in range(len(items)) if row != first]
+            shown = [first, *random.sample(others, min(SHOWN - 1, len(others)))]
+            random.shuffle(shown)
+        wish = wish_for(items[random.choice([row for row in shown if askable(items[row])])], random)
+        grades = tuple(wish.grade(items[row]) for row in shown)
+        asked.append(Asked(wish.words(random.randrange(2)), tuple(shown), grades))
+    return asked
 
 
 def _wish(item: Item, random: Random) -> Wish:

@@ -60,6 +60,12 @@ def test_every_list_has_an_item_that_is_all_that_was_asked_for(items: tuple[Item
     assert any("美元以下的" in one.query for one in asked)
 
 
+def test_a_page_of_lists_shows_the_same_items(items: tuple[Item, ...]) -> None:
+    shown = [one.shown for one in luma.lists(items, seed=2, count=12, page=4)]
+    assert len(set(shown)) == 3
+    assert shown[0] == shown[3] != shown[4]
+
+
 def test_a_grade_is_how_much_of_the_wish_holds(items: tuple[Item, ...]) -> None:
     item = items[0]  # a black jacket for 20.50
     for wish, grade in (

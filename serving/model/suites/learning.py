@@ -1,0 +1,37 @@
+"""Nets for a suite: trained from nothing, by what trains the committed ones; or those that serve."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from serving.model.bundle import REPOSITORY, load, weights_file
+from serving.model.config import ModelConfig
+from serving.model.evaluate import Nets
+from serving.model.train import Lesson, TrainConfig, fit, new_nets
+from serving.requests import MODELS
+
+
+def learned(
+    model: ModelConfig, lessons: Sequence[Lesson], seed: int, epochs: int, tell: Callable[[int, int], None]
+) -> Nets:
+    """Nets of a form, after `epochs` through the lessons; the same seed gives the same nets. `tell` hears of steps."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    nets = new_nets(model)
+    config = TrainConfig(weights=Path(), seed=seed, epochs=epochs, model=model)
+    fit(nets, lessons, config, lambda at: tell(at.done, at.total))
+    for net in nets.by_name.values():
+        net.eval()
+    return nets
+
+
+def served(weights: Path | None) -> Nets:
+    """The nets of a folder that `freshrank train` has written, or the committed ones."""
+    torch.set_num_threads(1)
+    nets: dict[str, Any] = {}
+    for model in MODELS:
+        file = weights_file(REPOSITORY, model) if weights is None else weights / f"{model}.safetensors"
+        nets[model] = load(model, file)
+    return Nets(**nets)

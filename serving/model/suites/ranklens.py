@@ -1,0 +1,170 @@
+"""Clicks of people on films (RankLens): the engine's own live features, strictly causal, beside plain ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from feature_repo.events import Product
+from feature_repo.views import NUMERIC_FIELDS
+from serving.datasets import ranklens
+from serving.model.config import ModelConfig
+from serving.model.dataset import RankedList, Shop
+from serving.model.evaluate import Nets, logits, request
+from serving.model.metrics import Doubles, interval
+from serving.model.suites import floors
+from serving.model.suites.asking import Asking
+from serving.model.suites.judging import Judged
+from serving.model.suites.learning import learned
+from serving.model.suites.plain import Plain
+from serving.model.suites.replaying import check, lists, without_positions
+from serving.model.suites.rows import Finding, Row, Target, quality
+from serving.model.train import Lesson
+from serving.requests import ProductContent
+
+SUITE: Final = "ranklens"
+#: share of the clicked lists, by time, that are learned from; the rest is tested on
+LEARNED: Final = 0.8
+EPOCHS: Final = 6
+MODEL: Final = ModelConfig()
+CLICKED: Final = NUMERIC_FIELDS.index("clicks_24h")
+RATE: Final = NUMERIC_FIELDS.index("ctr_24h")
+#: moments at which the log is cut to see that no feature knows what comes
+CUTS: Final = (0.02, 0.1)
+
+WITH_POSITION: Final = Target(0.625)
+WITHOUT_POSITION: Final = Target(0.62)
+OVER_RATE: Final = Target(0.02, of="low", strict=True)
+OVER_TREES: Final = Target(0, of="low", strict=True)
+#: above this something is known that had not happened
+SUSPICIOUS: Final = 0.64
+
+
+@dataclass(frozen=True)
+class Films:
+    """The catalogue, and the clicked lists of both sides by result_set_id in order of time, with their positions."""
+
+    products: tuple[Product, ...]
+    learned: Mapping[str, RankedList]
+    tested: Mapping[str, RankedList]
+
+    @property
+    def learn(self) -> tuple[RankedList, ...]:
+        return tuple(self.learned.values())
+
+    @property
+    def test(self) -> tuple[RankedList, ...]:
+        return tuple(self.tested.values())
+
+    @property
+    def content(self) -> tuple[ProductContent, ...]:
+        """The catalogue as it is encoded."""
+        return tuple(map(_content, self.products))
+
+
+def measure(asking: Asking) -> Finding:
+    """Train on the first four fifths of the clicked lists, with and without the position; measure on the last."""
+    films = load(asking)
+    blind = Films(films.products, *map(_without_positions, (films.learned, films.tested)))
+    judged = Judged(films.test)
+    numeric = np.concatenate([one.numeric for one in films.test])
+    features = len(Plain(films.products).names)
+    floor = {
+        "random order": floors.random_scores(len(numeric), 0),
+        "order shown": np.concatenate([one.retrieval for one in films.test]),
+        "popularity (clicks so far)": numeric[:, CLICKED],
+        "streaming click rate": numeric[:, RATE],
+    }
+    rows = [quality(name, judged.ndcg(scores)) for name, scores in floor.items()]
+    by_rate = judged.ndcg_of(floor["streaming click rate"])
+    calibration: list[Row] = []
+    for side, told, target in ((films, "with position", WITH_POSITION), (blind, "without position", WITHOUT_POSITION)):
+        asking.tell(f"LightGBM {told}", 0, 1)
+        trees = judged.ndcg_of(_trees(side))
+        peer = float(trees.mean())
+        rows.append(quality(f"LightGBM on {features} plain features, {told}", interval(trees)))
+        scores = np.stack([_scores(side, told, seed, asking) for seed in range(asking.seeds)])
+        found = judged.ndcg_of(scores)
+        rows += [
+            quality(f"model {told}", interval(found), floor=float(by_rate.mean()), peer=peer, target=target),
+            quality(f"model {told} less click rate", interval(found - by_rate), target=OVER_RATE),
+            quality(f"model {told} less LightGBM", interval(found - trees), target=OVER_TREES),
+        ]
+        calibration += judged.others(f"model {told}", scores)
+    return Finding(
+        SUITE,
+        "RankLens: clicks on films, in order of time",
+        (*rows, *calibration),
+        (
+            f"NDCG@10 of the last {len(films.test):,} clicked lists by time, after the {len(films.learn):,} that are "
+            f"learned from; mean of {asking.seeds} trainings. A click is known 5 s after the list it was made in.",
+            "Floor: the engine's ctr_24h, (clicks + 1) / (impressions + 20); peer: LightGBM's LambdaRank. Gains are "
+            "paired.",
+            "Features come from the engine's own functions (product_behavior, user_behavior). Lists at "
+            f"{len(CUTS)} moments were built again from a log that ends there: no feature differs. Above "
+            f"{SUSPICIOUS} look for a leak all the same.",
+        ),
+    )
+
+
+def load(asking: Asking) -> Films:
+    """The log as lists. Raises LeakError if a feature depends on what happened later."""
+    data = ranklens.load(asking.folder(SUITE))
+    ids = [product.product_id for product in data.products]
+    if not asking.quick:
+        times = [event.event_time for event in data.behavior]
+        some = [event for event in data.behavior if event.event_time <= times[int(CUTS[-1] * (len(times) - 1))]]
+        check(lists, ids, some, [some[int(cut / CUTS[-1] * (len(some) - 1))].event_time for cut in CUTS])
+    found = lists(ids, data.behavior, tell=partial(asking.tell, "lists"))
+    clicked = [(name, one) for name, one in found.items() if one.bought.any()]
+    clicked = clicked[: asking.fewer(len(clicked))]
+    cut = int(LEARNED * len(clicked))
+    return Films(data.products, dict(clicked[:cut]), dict(clicked[cut:]))
+
+
+def trained(films: Films, told: str, seed: int, asking: Asking) -> Nets:
+    """Nets that have seen the lists to learn from."""
+    stage = f"model {told}, training {seed + 1} of {asking.seeds}"
+    shop = Shop(films.content, films.learn)
+    epochs = 1 if asking.quick else EPOCHS
+    return learned(MODEL, [Lesson(shop, shop.lists)], seed, epochs, partial(asking.tell, stage))
+
+
+def scores_of(nets: Nets, films: Films) -> Doubles:
+    """[N] logits of the tested lists."""
+    shop = Shop(films.content, films.test)
+    return logits(nets.ranker, request(nets, shop, shop.lists)).astype(np.float64)
+
+
+def _scores(films: Films, told: str, seed: int, asking: Asking) -> Doubles:
+    return scores_of(trained(films, told, seed, asking), films)
+
+
+def _without_positions(some: Mapping[str, RankedList]) -> dict[str, RankedList]:
+    return {name: without_positions(one) for name, one in some.items()}
+
+
+def _trees(films: Films) -> Doubles:
+    """[N] LightGBM's scores of the tested lists."""
+    plain = Plain(films.products)
+    learn, test = (np.concatenate([plain.table(one) for one in side]) for side in (films.learn, films.test))
+    gains = np.concatenate([one.bought for one in films.learn]).astype(np.float64)
+    sizes = np.array([len(one.items) for one in films.learn])
+    return floors.boosted(floors.Table(learn, gains, sizes), test, seed=0)
+
+
+def _content(product: Product) -> ProductContent:
+    return ProductContent(
+        product.product_id,
+        title=_text(product.title),
+        description=_text(product.description),
+        brand=_text(product.brand),
+        category=tuple(product.category) if isinstance(product.category, list) else (),
+        attributes=product.attributes if isinstance(product.attributes, dict) else {},
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
