@@ -10,6 +10,7 @@ Read in the order of the data:
     scorer.py        the door to Triton
     control.py       the same door for those who load models
     ranking.py       scores and stock -> order; what to do without a model                   (pure)
+    explaining.py    two rankings of a set -> why products moved, by part of the score and by stock (pure)
     retrieval.py     query -> the candidates a shop's text search would find                 (pure)
     datasets/        real purchases and drawn shirts, as events
     model/           encoders, fusion and head in torch; dataset, train, evaluate, export

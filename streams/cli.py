@@ -15,6 +15,7 @@ VERBS = {
     "publish": "publish product changes and behaviour from a file",
     "register": "register result sets from a file",
     "rankings": "read the newest rankings, or follow them",
+    "why": "why products of a set moved",
     "freshness": "how fresh each feature view is, and why not",
     "verify": "compare every live ranking with an offline replay of the log",
     "dead-letters": "read what was rejected, and why",

@@ -399,14 +399,21 @@ class RankingsReader:
 
     def latest(self) -> dict[str, FreshRanking]:
         """The order in force of every live set, as of this call."""
-        ends = self._consumer.end_offsets(self._places)
-        heard = time.monotonic()
-        while not self._caught_up(ends):
-            if list(self._poll(POLL_S)):
-                heard = time.monotonic()
-            elif time.monotonic() - heard > self._connection.timeout_s:
-                raise Unreachable(f"{self._connection.bootstrap} stopped answering while {RANKINGS} was read")
+        for _ in self._unread():
+            pass
         return dict(self._table)
+
+    def last(self, result_set_id: str, count: int) -> tuple[FreshRanking, ...]:
+        """Up to `count` newest rankings of one set, oldest first: those that the topic has and this reader has not
+        read yet. None for a set that is closed. The topic is compacted, so that it may have forgotten all but one."""
+        found: deque[FreshRanking] = deque(maxlen=count)
+        for news in self._unread():
+            if news.result_set_id == result_set_id:
+                if isinstance(news, ClosedSet):
+                    found.clear()
+                else:
+                    found.append(news)
+        return tuple(found)
 
     def follow(self, idle_s: float | None = None) -> Iterator[FreshRanking | ClosedSet]:
         """What stands in the topic (less what `latest` has read), then each new ranking as it comes.
@@ -452,6 +459,17 @@ class RankingsReader:
             self._consumer.position(place) >= max(ends[place], self._consumer.highwater(place) or 0)
             for place in self._places
         )
+
+    def _unread(self) -> Iterator[FreshRanking | ClosedSet]:
+        """What this reader has not read yet, up to the end as of this call."""
+        ends = self._consumer.end_offsets(self._places)
+        heard = time.monotonic()
+        while not self._caught_up(ends):
+            for news in self._poll(POLL_S):
+                heard = time.monotonic()
+                yield news
+            if time.monotonic() - heard > self._connection.timeout_s:
+                raise Unreachable(f"{self._connection.bootstrap} stopped answering while {RANKINGS} was read")
 
     def _poll(self, wait_s: float) -> Iterator[FreshRanking | ClosedSet]:
         for messages in self._consumer.poll(timeout_ms=round(wait_s * 1000)).values():

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from serving.explaining import Movement, Passing, most
 from serving.model.suites.rows import COLUMNS, Finding
 from serving.requests import CONTRIBUTIONS
 from streams.client import ClosedSet, FreshRanking, RankedItem
@@ -383,3 +384,48 @@ def _short(value: float) -> str:
 def _growth(before: float, after: float) -> float:
     """How many times as much or as little; one piece more than nothing counts as two."""
     return max((after + 1) / (before + 1), (before + 1) / (after + 1))
+
+
+def movements_table(caption: str, moved: Sequence[Movement], titles: Mapping[str, str]) -> Table:
+    """What happened to the products of a list between two of its rankings, and by what."""
+    table = _table(caption)
+    for name in ("rank", "was"):
+        table.add_column(name, justify="right")
+    for name in ("product", "title"):
+        table.add_column(name)
+    for name in ("score", "change"):
+        table.add_column(name, justify="right")
+    table.add_column("why")
+    for movement in moved:
+        table.add_row(
+            str(movement.rank_after or "gone"),
+            str(movement.rank_before or "new"),
+            escape(movement.product_id),
+            escape(titles.get(movement.product_id, "")),
+            "" if movement.score_after is None else f"{movement.score_after:.3f}",
+            f"{movement.change:+.3f}" if movement.change else "",
+            ", ".join((*filter(None, (movement.stock,)), *_changes(movement.parts))),
+        )
+    return table
+
+
+def passings_table(caption: str, product_id: str, passings: Sequence[Passing], titles: Mapping[str, str]) -> Table:
+    """Whom a product passed and who passed it, and by what."""
+    table = _table(caption)
+    for name in ("", "product", "title", "by"):
+        table.add_column(name)
+    for passing in passings:
+        won = passing.winner == product_id
+        other = passing.loser if won else passing.winner
+        stock = (f"{escape(one)} is {said}" for one, said in passing.stock.items())
+        table.add_row(
+            "passed" if won else "was passed by",
+            escape(other),
+            escape(titles.get(other, "")),
+            ", ".join((*stock, *_changes(passing.parts))),
+        )
+    return table
+
+
+def _changes(parts: Mapping[str, float]) -> list[str]:
+    return [f"{name} {value:+.3f}" for name, value in most(parts, MOST_REASONS)]

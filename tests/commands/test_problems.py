@@ -30,6 +30,7 @@ def told(result: Result) -> str:
         (("publish", "nowhere.jsonl"), "'nowhere.jsonl': No such file or directory"),
         (("register", "nowhere.jsonl"), "'nowhere.jsonl': No such file or directory"),
         (("rankings", "--limit", "0"), "0 is not in the range x>=1"),
+        (("why",), "Missing argument 'ID'"),
         (("verify", "--repository", "nowhere"), "Directory 'nowhere' does not exist"),
         (("dead-letters", "--reason", "ugly"), "'ugly' is none of too_large, too_deep"),
         (("dead-letters", "--topic", "rankings"), "'rankings' is not one of"),
@@ -47,6 +48,7 @@ CLIENTS = (
     ("publish", "-"),
     ("register", "-"),
     ("rankings",),
+    ("why", "search:mug"),
     ("verify",),
     ("dead-letters",),
 )

@@ -15,7 +15,7 @@ from serving.requests import MODELS
 from tests.commands.conftest import Invoke
 
 QUALITY = Quality(shop="online_retail", lists=10, model=0.4, popularity=0.25, retrieval=0.125, without={"price": 0.375})
-REPORT = TrainReport(QUALITY, QUALITY, 1234, 0.5, {"text": 1.0}, [], 61.4)
+REPORT = TrainReport(QUALITY, QUALITY, 1234, 0.5, [], 61.4)
 
 
 @pytest.fixture

@@ -85,6 +85,38 @@ def test_what_is_sold_out_goes_to_the_end(invoke: Invoke, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("registered")
+def test_why_a_product_moved(invoke: Invoke) -> None:
+    (ranking,) = objects(invoke("rankings", "search:hanging heart", "--json").stdout)
+    first, version = ranking["items"][0]["product_id"], ranking["version"]
+    invoke("publish", "-", input=json.dumps({"type": "product", "product_id": first, "stock": 0}))
+    wait_for_ranking(invoke, "search:hanging heart", last=first)
+    told = json.loads(invoke("why", "search:hanging heart", first, "--json").stdout)
+    assert (told["rank_before"], told["rank_after"], told["stock"]) == (1, 4, "sold out")
+    assert told["versions"][0] == version
+    assert told["caused_by"]["entity"] == first
+    assert [passing["loser"] for passing in told["passings"]] == [first] * 3
+    assert told["explained"]
+    everyone = json.loads(invoke("why", "search:hanging heart", "--json").stdout)
+    assert {movement["product_id"] for movement in everyone["movements"]} == {
+        item["product_id"] for item in ranking["items"]
+    }
+    text = invoke("why", "search:hanging heart", first).stdout
+    assert "was passed by" in text
+    assert f"{first} is sold out" in text
+    assert "4 of 4 products" in invoke("why", "search:hanging heart").stdout
+    invoke("publish", "-", input=json.dumps({"type": "product", "product_id": first, "stock": 9}))
+
+
+@pytest.mark.usefixtures("registered")
+def test_why_without_two_rankings_or_without_the_product(invoke: Invoke) -> None:
+    nobody = invoke("why", "nobody's")
+    assert (nobody.exit_code, nobody.stderr) == (2, "Error: there is no ranking of nobody's: nothing to compare\n")
+    stranger = invoke("why", "search:hanging heart", "stranger")
+    assert stranger.exit_code == 2
+    assert stranger.stderr == "Error: product stranger is in neither ranking of search:hanging heart\n"
+
+
+@pytest.mark.usefixtures("registered")
 def test_registering_the_same_again_shows_what_stands(invoke: Invoke) -> None:
     asked = ("register", EXAMPLES / "result_sets.jsonl", "--wait", "--timeout", "30")
     result = invoke(*asked)
