@@ -77,7 +77,7 @@ def measure(asking: Asking) -> Finding:
         (
             f"Share of {len(found.test)} test photographs whose class is right, of {len(found.classes)} classes; "
             f"{len(found.train):,} were learned from, at {size} x {size} pixels, from nothing; mean of {asking.seeds} "
-            "trainings, each ended by the validation split.",
+            "trainings, each ended by the validation split; spread: 95 %.",
             "Floor of a class: its share of the test photographs, what always saying it gets right.",
         ),
     )

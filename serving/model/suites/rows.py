@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from serving.model.metrics import Interval
 
-COLUMNS: Final = ("measured", "value", "floor", "peer", "95 %", "target", "met")
+COLUMNS: Final = ("measured", "value", "floor", "peer", "spread", "target", "met")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def measure(asking: Asking) -> Finding:
         "The weights, on the shops they were trained for",
         tuple(rows),
         (
-            f"NDCG@10 unless it says otherwise, on lists that were not learned from: {counts}.",
+            f"NDCG@10 unless it says otherwise, on lists that were not learned from: {counts}; spread: 95 %.",
             f"Floor: popularity ({POPULARITY} at that moment); peer: LightGBM on the same live numbers. Nobody clicks "
             "in these shops, so there is no click rate to order by; RankLens has one.",
             "Without a part: that part masked, as for a product of which it is not known.",
