@@ -131,7 +131,7 @@ class Marker:
         return cls(int(offset), int(clock))
 
 
-class Stored(Struct, frozen=True):
+class Stored(Struct, frozen=True, gc=False):
     """A row's state as its writer packed it, with the stamps it contains and the as_of (ms) it was evaluated at."""
 
     stamps: Stamps
@@ -140,7 +140,7 @@ class Stored(Struct, frozen=True):
     state: bytes
 
 
-class RowWrite(Struct, frozen=True):
+class RowWrite(Struct, frozen=True, gc=False):
     """One row of a flush. `read_stamps` are the packed stamps as read, `due` the minute of its next change by time.
 
     `due` None: nothing will change by time; KEEP: the agenda has it already.
@@ -297,6 +297,12 @@ class RowStore:
     async def publish_space(self, space: Space) -> None:
         """Tell readers that know no cluster and topic ids (Feast) where the rows of a view are."""
         await self._call(self.client.set(pointer_key(space.view), space.prefix))
+
+    async def remember_first(self, name: str, value: str) -> str:
+        """The value that was remembered under a name first: this one, unless another came before."""
+        await self._call(self.client.set(name, value, nx=True))
+        first: bytes = await self._call(self.client.get(name))
+        return first.decode()
 
     async def _script(self, script: str, keys: Sequence[str], args: Iterable[Any]) -> Any:
         # EVALSHA first: the text travels only to a Redis that has not seen it yet, which an emptied one has not

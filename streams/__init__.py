@@ -43,7 +43,8 @@ Read in the order of the data:
     producing.py       the door to Kafka for what the engine sends
     workers.py         a worker process of one role, put together
     topics.py          the topics: made, checked, described
-    models.py          the first bundle of a cluster
+    watching.py        a log that is not what it was: topics that grew or were made anew
+    models.py          the first bundle of a cluster, and another one into force
     settings.py        every setting, from the environment
     freshness.py       latencies, progress and counts; exposed and merged                      (clock passed in)
 

@@ -349,3 +349,10 @@ async def test_the_pointer_tells_where_a_view_is(store: RowStore, raw: Redis) ->
     space = Space("cluster", "topic", "a_view_of_this_test", "7")
     await store.publish_space(space)
     assert raw.get(pointer_key("a_view_of_this_test")) == b"freshrank:cluster:topic:a_view_of_this_test:7"
+
+
+async def test_what_was_remembered_first_stays(store: RowStore, space: Space) -> None:
+    name = f"{space.prefix}:of"
+    assert await store.remember_first(name, "a") == "a"
+    assert await store.remember_first(name, "b") == "a"
+    assert await store.remember_first(name, "a") == "a"
