@@ -83,7 +83,8 @@ def command(
     if page is not None and quick:
         raise Problem("--write is for figures that mean something: leave --quick out")
     measure = importlib.import_module(f"serving.model.suites.{suite or SHOPS}").measure
-    with stages(terminal(stderr=True)) as tell, _triton(suite, tell) as address:
+    console = terminal(stderr=True)
+    with stages(console) as bars, _triton(suite, tell := bars if console.is_terminal else _lines()) as address:
         finding = measure(Asking(data, seeds, quick, tell, weights, address))
     terminal().print(finding_table(finding))
     if file is not None:
@@ -93,6 +94,18 @@ def command(
 
         for written in write(page, finding, _repeatable(suite, seeds)):
             click.echo(f"wrote {written}", err=True)
+
+
+def _lines() -> Callable[[str, int, int], None]:
+    """Progress where there is no terminal: a line as each stage begins."""
+    begun: set[str] = set()
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if stage not in begun:
+            begun.add(stage)
+            click.echo(stage, err=True)
+
+    return tell
 
 
 @contextmanager

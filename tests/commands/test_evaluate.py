@@ -25,6 +25,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asking]:
     def measure(asking: Asking) -> Finding:
         found.append(asking)
         asking.tell("fitting", 1, 2)
+        asking.tell("fitting", 2, 2)
         return Finding("clothing", "Photographs", (Row("random order", 0.33), MODEL), ("Floor: chance.",))
 
     def measure_lists(asking: Asking) -> Finding:
@@ -64,6 +65,11 @@ def test_a_table_has_floors_targets_and_what_was_met(invoke: Invoke) -> None:
     for cell in ("0.6100", "0.5900", "0.6050", "0.6000 – 0.6200", "≥ 0.6200", "no"):
         assert cell in line
     assert "Floor: chance." in output
+
+
+@pytest.mark.usefixtures("asked")
+def test_stages_are_told_as_they_begin(invoke: Invoke) -> None:
+    assert invoke("evaluate", "--suite", "clothing").stderr.splitlines() == ["fitting"]
 
 
 @pytest.mark.usefixtures("asked")

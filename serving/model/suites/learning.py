@@ -8,20 +8,31 @@ import torch
 
 from serving.model.bundle import REPOSITORY, load, weights_file
 from serving.model.config import ModelConfig
+from serving.model.dataset import Shop
 from serving.model.evaluate import Nets
-from serving.model.train import Lesson, TrainConfig, fit, new_nets
+from serving.model.train import Lesson, TrainConfig, calibrate, fit, new_nets
 from serving.requests import MODELS
 
 
 def learned(
-    model: ModelConfig, lessons: Sequence[Lesson], seed: int, epochs: int, tell: Callable[[int, int], None]
+    model: ModelConfig,
+    shops: Sequence[Shop],
+    seed: int,
+    epochs: int,
+    tell: Callable[[int, int], None],
+    held_out: Shop | None = None,
 ) -> Nets:
-    """Nets of a form, after `epochs` through the lessons; the same seed gives the same nets. `tell` hears of steps."""
+    """Nets of a form, after `epochs` through the lists of the shops, calibrated on those of `held_out` if it is given.
+
+    The same seed gives the same nets. `tell` hears of steps.
+    """
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     nets = new_nets(model)
     config = TrainConfig(weights=Path(), seed=seed, epochs=epochs, model=model)
-    fit(nets, lessons, config, lambda at: tell(at.done, at.total))
+    fit(nets, [Lesson(shop, shop.lists) for shop in shops], config, lambda at: tell(at.done, at.total))
+    if held_out is not None:
+        calibrate(nets, Lesson(held_out, held_out.lists))
     for net in nets.by_name.values():
         net.eval()
     return nets

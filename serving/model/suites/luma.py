@@ -20,7 +20,6 @@ from serving.model.suites.asking import Asking
 from serving.model.suites.judging import Judged
 from serving.model.suites.learning import learned
 from serving.model.suites.rows import Finding, Row, Target, quality
-from serving.model.train import Lesson
 from serving.requests import ProductContent, empty_request
 from serving.retrieval import TextIndex
 
@@ -71,9 +70,10 @@ def measure(asking: Asking) -> Finding:
         part_alone = scores(nets, only(part)(test.shop))
         rows.append(quality(f"{part} alone", mean_of(test.shop, part_alone), floor=by_words, peer=by_trees))
         rows.append(quality(f"all less {part} alone", gain(test.shop, whole, part_alone), target=GAIN))
-    for part in ("image", *WORDS, "price"):
-        found = mean_of(test.shop, scores(fusions["sum"], test.shop, part))
-        rows.append(quality(f"sum, without {part} at serving time", found, floor=by_words, peer=by_trees))
+    for form, nets in fusions.items():
+        for part in ("image", *WORDS, "price"):
+            found = mean_of(test.shop, scores(nets, test.shop, part))
+            rows.append(quality(f"{form}, without {part} at serving time", found, floor=by_words, peer=by_trees))
     rows += colour_rows(fusions["sum"], test)
     return Finding(
         SUITE,
@@ -135,13 +135,12 @@ class Trainings:
     def of(self, name: str, model: ModelConfig, keep: Keep = lambda shop: shop) -> list[Nets]:
         """One net for each seed."""
         shops = [keep(shop) for shop in (self._learn.shop, self._learn.colourless, self._learn.colours)]
-        lessons = [Lesson(shop, shop.lists) for shop in shops]
-        return [self._one(name, model, lessons, seed) for seed in range(self._asking.seeds)]
+        return [self._one(name, model, shops, seed) for seed in range(self._asking.seeds)]
 
-    def _one(self, name: str, model: ModelConfig, lessons: Sequence[Lesson], seed: int) -> Nets:
+    def _one(self, name: str, model: ModelConfig, shops: Sequence[Shop], seed: int) -> Nets:
         stage = f"{name}, training {seed + 1} of {self._asking.seeds}"
         epochs = 1 if self._asking.quick else EPOCHS
-        return learned(model, lessons, seed, epochs, partial(self._asking.tell, stage))
+        return learned(model, shops, seed, epochs, partial(self._asking.tell, stage))
 
 
 def scores(nets: Sequence[Nets], shop: Shop, without: str | None = None) -> Doubles:

@@ -21,12 +21,13 @@ from serving.model.suites.learning import learned
 from serving.model.suites.plain import Plain
 from serving.model.suites.replaying import check, lists, without_positions
 from serving.model.suites.rows import Finding, Row, Target, quality
-from serving.model.train import Lesson
 from serving.requests import ProductContent
 
 SUITE: Final = "ranklens"
 #: share of the clicked lists, by time, that are learned from; the rest is tested on
 LEARNED: Final = 0.8
+#: share of those, the last ones, that only calibrate
+HELD_OUT: Final = 0.03
 EPOCHS: Final = 6
 MODEL: Final = ModelConfig()
 CLICKED: Final = NUMERIC_FIELDS.index("clicks_24h")
@@ -126,11 +127,12 @@ def load(asking: Asking) -> Films:
 
 
 def trained(films: Films, told: str, seed: int, asking: Asking) -> Nets:
-    """Nets that have seen the lists to learn from."""
+    """Nets that have seen the lists to learn from; the last of them only to calibrate."""
     stage = f"model {told}, training {seed + 1} of {asking.seeds}"
-    shop = Shop(films.content, films.learn)
+    cut = int((1 - HELD_OUT) * len(films.learn))
+    shop, held_out = Shop(films.content, films.learn[:cut]), Shop(films.content, films.learn[cut:])
     epochs = 1 if asking.quick else EPOCHS
-    return learned(MODEL, [Lesson(shop, shop.lists)], seed, epochs, partial(asking.tell, stage))
+    return learned(MODEL, [shop], seed, epochs, partial(asking.tell, stage), held_out)
 
 
 def scores_of(nets: Nets, films: Films) -> Doubles:
