@@ -8,7 +8,6 @@ from enum import IntEnum
 from struct import Struct
 from typing import Any
 
-import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +24,7 @@ from feature_repo.views import (
     UNKNOWN,
     VIEW_BY_NAME,
 )
+from streams.packed_ids import PackedIds
 
 PRODUCT_VIEWS = (PRODUCT_CATALOG, PRODUCT_BEHAVIOR, PRODUCT_CONTENT)
 _PLACE = {view.name: place for place, view in enumerate(PRODUCT_VIEWS)}
@@ -34,7 +34,10 @@ _PRICE, _USUAL, _STOCK, _DELISTED = (
 _INTS = Struct(f"<{len(PRODUCT_CATALOG.ints)}q")
 _VECTORS = len(MODALITIES) * EMBEDDING_DIM
 #: arrays whose first axis is the view, not the slot
-_BY_VIEW = ("versions", "as_ofs", "event_times")
+_BY_VIEW = ("versions", "as_ofs")
+#: columns of `CandidateRows.facts`: the event time of each view's row, then flags
+_FLAGS = len(PRODUCT_VIEWS)
+SOLD_OUT, DELISTED = 1, 2
 
 
 class Effect(IntEnum):
@@ -51,6 +54,7 @@ class CandidateRows:
     def __init__(self, capacity: int = 1024) -> None:
         self.slots: dict[str, int] = {}
         self.ids: list[str] = []
+        self.packed_ids = PackedIds(capacity)
         self._free: list[int] = []
         self._allocate(capacity)
 
@@ -61,14 +65,12 @@ class CandidateRows:
         self.price = np.full(capacity, UNKNOWN, np.int64)
         self.price_usual = np.full(capacity, UNKNOWN, np.int64)
         self.stock = np.full(capacity, UNKNOWN, np.int64)
-        self.delisted = np.zeros(capacity, bool)
-        #: version, as_of and event time (ms) of each view's row; 0 without one
+        #: what ordering asks of every candidate, side by side: a row is half a line of the processor's cache
+        self.facts = np.zeros((capacity, len(PRODUCT_VIEWS) + 1), np.int64)
+        #: version and as_of (ms) of each view's row; 0 without one
         self.versions = np.zeros((len(PRODUCT_VIEWS), capacity), np.int64)
         self.as_ofs = np.zeros((len(PRODUCT_VIEWS), capacity), np.int64)
-        self.event_times = np.zeros((len(PRODUCT_VIEWS), capacity), np.int64)
         self.users = np.zeros(capacity, np.int32)
-        #: product_id as msgpack packs it: a ranking is packed by joining these
-        self.packed_ids = np.full(capacity, b"", object)
 
     def _grow(self) -> None:
         """Twice the slots; what is there keeps its place."""
@@ -98,7 +100,7 @@ class CandidateRows:
                 self._grow()
         self.slots[product_id] = slot
         self.users[slot] = 1
-        self.packed_ids[slot] = msgpack.packb(product_id)
+        self.packed_ids.put(slot, product_id)
         return slot, True
 
     def acquire_all(self, products: Sequence[str]) -> tuple[NDArray[np.int32], list[str]]:
@@ -121,9 +123,8 @@ class CandidateRows:
         self.numeric[slot] = _unknown(1)[0]
         self.content[slot], self.mask[slot] = 0, 0
         self.price[slot] = self.price_usual[slot] = self.stock[slot] = UNKNOWN
-        self.delisted[slot] = False
-        self.packed_ids[slot] = b""
-        self.versions[:, slot] = self.as_ofs[:, slot] = self.event_times[:, slot] = 0
+        self.facts[slot] = 0
+        self.versions[:, slot] = self.as_ofs[:, slot] = 0
         self._free.append(slot)
         return True
 
@@ -140,7 +141,11 @@ class CandidateRows:
 
     def event_time(self, view: str, slot: int) -> int:
         """Event time (ms) of the row that is here, 0 without one."""
-        return int(self.event_times[_PLACE[view], slot])
+        return int(self.facts[slot, _PLACE[view]])
+
+    def is_delisted(self, slot: int) -> bool:
+        """Whether the product is no longer sold."""
+        return bool(self.facts[slot, _FLAGS] & DELISTED)
 
     def is_behind(self, view: str, slot: int, blob: bytes) -> bool:
         """Whether a row of the store is newer than what is here, and its values are other ones.
@@ -152,7 +157,7 @@ class CandidateRows:
         if (row["version"], row["as_of"]) <= (self.versions[place, slot], self.as_ofs[place, slot]):
             return False
         if view == PRODUCT_CATALOG.name:
-            known = [self.price[slot], self.price_usual[slot], self.stock[slot], self.delisted[slot]]
+            known = [self.price[slot], self.price_usual[slot], self.stock[slot], self.is_delisted(slot)]
             return bool((row["ints"] != known).any())
         if view == PRODUCT_BEHAVIOR.name:
             return bool((row["floats"] != self.numeric[slot, BEHAVIOR_COLUMNS]).any())
@@ -166,7 +171,7 @@ class CandidateRows:
         if (version, as_of) < (self.versions[place, slot], self.as_ofs[place, slot]):
             return Effect.NONE
         self.versions[place, slot], self.as_ofs[place, slot] = version, as_of
-        self.event_times[place, slot] = event_time
+        self.facts[slot, place] = event_time
         if there is PRODUCT_CATALOG:
             return self._put_catalog(slot, _INTS.unpack_from(blob, HEADER.size))
         floats = np.frombuffer(blob, "<f4", there.float_width, HEADER.size)
@@ -178,12 +183,13 @@ class CandidateRows:
     def _put_catalog(self, slot: int, ints: Sequence[int]) -> Effect:
         price, usual, stock, delisted = ints[_PRICE], ints[_USUAL], ints[_STOCK], bool(ints[_DELISTED])
         effect = Effect.NONE
-        if (stock == 0) != (self.stock[slot] == 0) or delisted != self.delisted[slot]:
+        flags = SOLD_OUT * (stock == 0) | DELISTED * delisted
+        if flags != self.facts[slot, _FLAGS]:
             effect = Effect.ORDER
         if price != self.price[slot] or usual != self.price_usual[slot]:
             effect = Effect.SCORE
         self.price[slot], self.price_usual[slot] = price, usual
-        self.stock[slot], self.delisted[slot] = stock, delisted
+        self.stock[slot], self.facts[slot, _FLAGS] = stock, flags
         self.numeric[slot, PRICE_COLUMNS] = price, usual
         return effect
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.candidate_rows import PRODUCT_VIEWS
+from streams.packed_ids import PackedIds
 from streams.places import Numbers
 from streams.records import Cause
 from streams.reordering import Reordered
@@ -30,15 +31,14 @@ def pack(value: object) -> bytes:
 
 
 def pack_rankings(
-    reordered: Reordered, keys: Sequence[bytes], packed_ids: NDArray[np.object_], versions: Numbers, published_at: int
+    reordered: Reordered, keys: Sequence[bytes], packed_ids: PackedIds, versions: Numbers, published_at: int
 ) -> list[bytes]:
-    """One message value a set. `keys` are the ids of the sets as UTF-8, `packed_ids` by product slot, `versions` one a
-    set."""
+    """One message value a set. `keys` are the ids of the sets as UTF-8, `versions` one a set."""
     model = pack("model_version") + pack(reordered.model_version) + pack("caused_by")
     width = reordered.scores.shape[1]
     scores = reordered.scores.astype("<f4", copy=False).tobytes()
     ranks = reordered.previous_ranks.astype("<i2", copy=False).tobytes()
-    ids = np.take(packed_ids, reordered.slots).tolist()
+    ids = packed_ids.lists(reordered.slots, reordered.counts)
     tails = _tails(reordered, versions, published_at)
     causes = _pack_causes(reordered.causes.tolist())
     values = []
@@ -53,7 +53,7 @@ def pack_rankings(
                     _text_head(len(keys[row])),
                     keys[row],
                     begin,
-                    *(ids[row] if count == width else ids[row][:count]),
+                    ids[row],
                     score_head,
                     scores[4 * cell : 4 * (cell + count)],
                     rank_head,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from streams.candidate_rows import PRODUCT_VIEWS
 from streams.emitting import Outbound, Sender
 from streams.freshness import Freshness, RankingsSent
+from streams.packed_ids import PackedIds
 from streams.packing import pack_rankings
 from streams.records import RANKINGS, VERSION, WRITER
 from streams.reordering import Reordered
@@ -58,7 +59,7 @@ class Publishing:
         """Nothing that waits is ours to send any more."""
         self._queues = {}
 
-    def publish(self, reordered: Reordered, packed_ids: NDArray[np.object_], tables: Mapping[int, Tables]) -> None:
+    def publish(self, reordered: Reordered, packed_ids: PackedIds, tables: Mapping[int, Tables]) -> None:
         """Queue rankings, each with the next version of its partition."""
         versions = np.zeros(len(reordered), np.int64)
         rows_of: dict[int, NDArray[np.int64]] = {}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from feature_repo.events import Bundle
 from serving.ranking import Doubles, degraded_scores, rounded
-from streams.candidate_rows import PRODUCT_VIEWS
+from streams.candidate_rows import DELISTED, PRODUCT_VIEWS, SOLD_OUT
 from streams.ordering import Flags, orders, previous_ranks
 from streams.places import Numbers
 from streams.result_sets import LiveSet, LiveSets
@@ -77,12 +77,14 @@ class Reordering:
         padding = None
         if (sets.counts[numbers] < len(ranks)).any():
             padding = ranks >= sets.counts[numbers][:, None]
-        left_out = np.take(self._rows.delisted, slots)
+        facts = np.take(self._rows.facts, slots, axis=0)
+        flags = facts[:, :, -1]
+        left_out = flags & DELISTED > 0
         scores = self._scores(group, slots, bundle)
         if padding is not None:
             left_out |= padding
             scores[padding] = 0
-        ranked = orders(scores, np.take(self._rows.stock, slots) == 0, left_out)
+        ranked = orders(scores, flags & SOLD_OUT > 0, left_out)
         counts = len(ranks) - left_out.sum(axis=1)
         cells = ranked + np.arange(0, scores.size, len(ranks))[:, None]
         shown = np.take(scores, cells).astype(np.float32)
@@ -107,7 +109,7 @@ class Reordering:
         places.ranked[group.places], places.shown[group.places] = kept, shown
         if not moved.any():
             return None
-        youngest, oldest = self._ages(slots, padding, log_clock)
+        youngest, oldest = self._ages(facts, padding, log_clock)
         members = [self._member(number) for number in numbers[moved].tolist()]
         return Reordered(
             sets=tuple(members),
@@ -173,12 +175,12 @@ class Reordering:
             and not standing.contested
         )
 
-    def _ages(self, slots: Numbers, padding: Flags | None, log_clock: int | None) -> tuple[Numbers, Numbers]:
-        youngest, oldest = np.full((2, len(PRODUCT_VIEWS), len(slots)), -1, np.int64)
+    def _ages(self, facts: Numbers, padding: Flags | None, log_clock: int | None) -> tuple[Numbers, Numbers]:
+        youngest, oldest = np.full((2, len(PRODUCT_VIEWS), len(facts)), -1, np.int64)
         if log_clock is None:
             return youngest, oldest
         for place in range(len(PRODUCT_VIEWS)):
-            times = np.take(self._rows.event_times[place], slots)
+            times = np.ascontiguousarray(facts[:, :, place])
             if padding is not None:
                 times[padding] = 0
             newest, first = times.max(axis=1), times.min(axis=1)

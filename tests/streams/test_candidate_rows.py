@@ -26,7 +26,7 @@ def rows_of(*products: str, capacity: int = 4) -> CandidateRows:
 
 def test_a_product_that_nobody_knows() -> None:
     rows = rows_of("a")
-    assert (rows.price[0], rows.stock[0], rows.delisted[0]) == (-1, -1, False)
+    assert (rows.price[0], rows.stock[0], rows.is_delisted(0)) == (-1, -1, False)
     assert rows.numeric[0].tolist() == UNKNOWN_NUMBERS
     assert not rows.mask[0].any()
     assert not rows.content[0].any()
@@ -43,7 +43,7 @@ def test_a_slot_is_shared_and_given_back_by_its_last_user() -> None:
     assert "a" not in rows.slots
     assert rows.acquire("c") == (0, True), "the slot is used again"
     assert rows.ids[0] == "c"
-    assert (rows.price[0], rows.stock[0], rows.delisted[0], rows.mask[0].any()) == (-1, -1, False, False)
+    assert (rows.price[0], rows.stock[0], rows.is_delisted(0), rows.mask[0].any()) == (-1, -1, False, False)
     assert rows.numeric[0].tolist() == UNKNOWN_NUMBERS
     assert put(rows, catalog_row("c", 0, price=9)) is Effect.SCORE, "the old row's version is gone, too"
 
@@ -76,7 +76,7 @@ def test_what_a_catalog_row_changes() -> None:
         (catalog_row("a", 7, price=99, usual=90, stock=0), Effect.SCORE),
     ]
     assert [put(rows, change) for change, _ in steps] == [effect for _, effect in steps]
-    assert (rows.price[0], rows.stock[0], rows.delisted[0]) == (99, 0, False)
+    assert (rows.price[0], rows.stock[0], rows.is_delisted(0)) == (99, 0, False)
     assert rows.numeric[0, PRICE_COLUMNS].tolist() == [99.0, 90.0]
 
 

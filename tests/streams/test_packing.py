@@ -10,13 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.packing import pack, pack_rankings
+from streams.packed_ids import PackedIds
+from streams.packing import pack_rankings
 from streams.records import Cause, Ranking, decode_ranking
 from streams.reordering import Reordered
 from streams.result_sets import LiveSet
 
 IDS = ["a", "b" * 31, "ü" * 16, "x" * 128, "日本", "p-1", "p-2", "p-3"]
-PACKED = np.array([pack(name) for name in IDS], object)
+
+
+def packed_ids(ids: Sequence[str]) -> PackedIds:
+    found = PackedIds(2)
+    for slot, name in enumerate(ids):
+        found.put(slot, name)
+    return found
+
+
+PACKED = packed_ids(IDS)
 NOW = 1_790_000_000_000
 VIEWS = ("product_catalog", "product_behavior", "product_content")
 
@@ -105,7 +115,6 @@ def test_a_reader_gets_what_was_packed(rankings: list[Ranking]) -> None:
 def test_lists_of_any_length(count: int) -> None:
     """Lengths around which msgpack's headers change."""
     ids = [f"product-{number}" for number in range(1000)]
-    packed = np.array([pack(name) for name in ids], object)
     empty = Ranking(
         result_set_id="s",
         version=1,
@@ -134,5 +143,5 @@ def test_lists_of_any_length(count: int) -> None:
         scores=np.arange(1000, dtype=np.float32)[None],
         previous_ranks=np.arange(1000, dtype=np.int16)[None],
     )
-    (value,) = pack_rankings(full, [b"s"], packed, np.array([1]), NOW)
+    (value,) = pack_rankings(full, [b"s"], packed_ids(ids), np.array([1]), NOW)
     assert_equal(decode_ranking(value), one)
