@@ -75,7 +75,11 @@ def where(around: Surroundings) -> str:
     """The machine, the broker, and how thorough the run was."""
     broker = "Apache Kafka" if around.is_apache else "Tansu, the embedded broker"
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    runs = "a quick run on little data: good for nothing but its shape" if around.quick else f"{around.repeats} runs"
+    runs = (
+        "a quick run on little data: good for nothing but its shape"
+        if around.quick
+        else f"{around.repeats} interleaved runs"
+    )
     return (
         f"{os.cpu_count()} cores of {_processor()}, {memory:.0f} GB, Python {platform.python_version()}; {broker}, "
         f"Redis and Triton on the same machine; {runs}."

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from kafka import TopicPartition
 from redis import Redis
 
 from benchmarks.peers.hops import plain_producer
@@ -36,8 +37,10 @@ from streams.local.supervisor import Supervisor
 from streams.records import CATALOG, FEATURE_CHANGES, RESULT_SETS
 from streams.workers import space_of
 
-#: rows of a message of `feature-changes` under load
-ROWS_PER_MESSAGE = 10
+#: changed rows a second for each ranking process: with 40 sets a row more than one can publish
+CHANGES_PER_S = 1_000
+#: rows that changed within this time share a message, as under load
+MESSAGE_S = 0.005
 TIMEOUT_S = 900.0
 WAIT_S = 60.0
 POLL_S = 0.01
@@ -98,8 +101,8 @@ def _about(plan: Plan) -> tuple[str, ...]:
         "without the model: the scorer answers at once, by price",
         f"event cost: CPU of the ranking side for a price event that {plan.holders} sets hold; floor: with the fewest "
         "sets, or products",
-        "published sets: `feature-changes` read from Kafka, rankings acknowledged by Kafka, nothing left out but the "
-        "model and Faust; a second and core is a CPU second of that process",
+        f"published sets: {CHANGES_PER_S:,} changed rows a second and process read from `feature-changes`, rankings "
+        "sent to Kafka, nothing left out but the model and Faust; a second and core is a CPU second of that process",
     )
 
 
@@ -176,7 +179,9 @@ def _published(around: Surroundings, plan: Plan, parts: Parts) -> list[Row]:
         for workers in plan.workers:
             found = _side_by_side(parts, plan, workers, profiled=False)
             rate = sum(one["published"] / one["wall_s"] for one in found)
-            around.say(f"scale: run {repeat + 1} of {around.repeats}: {workers} workers publish {rate:,.0f} sets/s")
+            around.say(
+                f"scale: run {repeat + 1} of {around.repeats}: {rate:,.0f} sets/s by {workers} ranking processes"
+            )
             if workers == plan.workers[0]:
                 per_core.append(Sample(found[0]["published"] / found[0]["cpu_s"]))
                 alone.append(rate)
@@ -184,7 +189,7 @@ def _published(around: Surroundings, plan: Plan, parts: Parts) -> list[Row]:
     name = "published sets, a second and core, whole path but the model"
     rows = [Row(name, "sets/s", tuple(per_core), (Target(25_000, at_most=False),))]
     for workers, samples in together.items():
-        title = f"published sets, {workers} ranking worker{'s' if workers > 1 else ''}; floor: one"
+        title = f"published sets by {workers} ranking processes; floor: by {plan.workers[0]}"
         rows.append(Row(title, "sets/s", tuple(samples)))
     return rows
 
@@ -214,7 +219,7 @@ def _side_by_side(parts: Parts, plan: Plan, workers: int, *, profiled: bool) -> 
         for child in children:
             child.wait_for("ready")
         stop = threading.Event()
-        pumping = threading.Thread(target=lambda: asyncio.run(_pump(parts, plan.world, stop)))
+        pumping = threading.Thread(target=lambda: asyncio.run(_pump(parts, plan.world, CHANGES_PER_S * workers, stop)))
         pumping.start()
         try:
             return [child.wait_for("result", plan.seconds + WAIT_S) for child in children]
@@ -223,19 +228,24 @@ def _side_by_side(parts: Parts, plan: Plan, workers: int, *, profiled: bool) -> 
             pumping.join()
 
 
-async def _pump(parts: Parts, world: World, stop: threading.Event) -> None:
-    """Changed rows of products by Zipf, as fast as the broker takes them."""
+async def _pump(parts: Parts, world: World, changes_per_s: int, stop: threading.Event) -> None:
+    """Changed rows of products by Zipf at an even pace. Never faster: what coalesces must not be a matter of luck."""
     producer = plain_producer(parts.settings)
     await producer.start()
     rng = np.random.default_rng(now_ms())
+    rows = max(1, round(changes_per_s * MESSAGE_S))
     # versions go on from those of the run before: rows must be newer than what the sides have
     offset = now_ms()
+    began = time.monotonic()
     try:
-        while not stop.is_set():
-            products = rng.choice(world.products, ROWS_PER_MESSAGE, p=world.weights).tolist()
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            await asyncio.sleep(max(0.0, began + number * MESSAGE_S - time.monotonic()))
+            products = rng.choice(world.products, rows, p=world.weights).tolist()
             changes = [price_change(world.product_id(p), offset + place) for place, p in enumerate(products)]
-            offset += ROWS_PER_MESSAGE
-            await producer.send_and_wait(FEATURE_CHANGES, price_message(changes), partition=0)
+            offset += rows
+            await producer.send(FEATURE_CHANGES, price_message(changes), partition=0)
     finally:
         await producer.stop()
 
@@ -297,10 +307,10 @@ def _owned(address: str, topic: str) -> set[int]:
 
 @dataclass(slots=True)
 class _Progress:
-    """When each partition's marker moved (monotonic s), followed from a thread while price events come."""
+    """When each partition's marker moved (monotonic s) and where to, followed while price events come."""
 
     parts: Parts
-    moved: dict[int, list[float]] = field(default_factory=dict)
+    moved: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -337,17 +347,21 @@ class _Progress:
                 offset = Marker.decode(marker).offset if marker else -1
                 if offset != before.get(partition, -1):
                     before[partition] = offset
-                    self.moved.setdefault(partition, []).append(time.monotonic())
+                    self.moved.setdefault(partition, []).append((time.monotonic(), offset))
         client.close()
 
     def is_flowing(self, since: float) -> bool:
         """Whether every partition has moved since then."""
         many = self.parts.settings.partitions
-        return len(self.moved) == many and all(times[-1] > since for times in self.moved.values())
+        return len(self.moved) == many and all(moves[-1][0] > since for moves in self.moved.values())
+
+    def passed_at(self, partition: int, offset: int) -> float | None:
+        """When the marker was first seen above an offset; None while it is not."""
+        return next((at for at, to in self.moved[partition] if to > offset), None)
 
     def longest_pause(self, partition: int, since: float, until: float) -> float:
         """The longest time (s) without a move, from the last one before `since` on."""
-        times = self.moved[partition]
+        times = [at for at, _ in self.moved[partition]]
         before = [time for time in times if time <= since][-1:]
         marks = [*before, *(time for time in times if since < time <= until), until]
         return max(later - earlier for earlier, later in itertools.pairwise(marks))
@@ -366,18 +380,30 @@ def _kill_s(parts: Parts) -> tuple[float, float]:
         with progress.followed():
             theirs = _shared_out(parts, ports)
             _wait(lambda: progress.is_flowing(time.monotonic() - 1.0), "events do not flow")
-            killed_at = time.monotonic()
             supervisor.kill(KILLED)
+            killed_at = time.monotonic()
+            # what comes after these offsets was published after the kill
+            ends = _ends(parts)
             _wait(
-                lambda: all(progress.moved[partition][-1] > killed_at for partition in theirs[KILLED]),
+                lambda: all(progress.passed_at(partition, ends[partition]) for partition in theirs[KILLED]),
                 "nobody reads the killed worker's partitions",
             )
-            back_at = max(next(t for t in progress.moved[p] if t > killed_at) for p in theirs[KILLED])
+            back_at = max(progress.passed_at(partition, ends[partition]) or 0.0 for partition in theirs[KILLED])
             while time.monotonic() < killed_at + WATCH_S:
                 time.sleep(POLL_S)
             until = time.monotonic()
             pauses = [progress.longest_pause(p, killed_at, until) for p in theirs[OTHER]]
     return back_at - killed_at, max(pauses)
+
+
+def _ends(parts: Parts) -> dict[int, int]:
+    """The offset after the last record of each partition of `catalog`."""
+    consumer = Connection.from_settings(parts.settings).consumer()
+    try:
+        places = [TopicPartition(CATALOG, partition) for partition in range(parts.settings.partitions)]
+        return {place.partition: end for place, end in consumer.end_offsets(places).items()}
+    finally:
+        consumer.close(autocommit=False)
 
 
 def _shared_out(parts: Parts, ports: dict[str, HeldPort]) -> dict[str, set[int]]:
