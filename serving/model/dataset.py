@@ -30,7 +30,8 @@ from feature_repo.views import DAY_MS, NUMERIC_FIELDS, PRICE_FIELDS, PRODUCT_CAT
 from serving.datasets.online_retail import History
 from serving.datasets.shirts import COLOUR_NAMES, GARMENT_NAMES, Shirt, sales
 from serving.preprocess import PreparedProducts, prepare_products
-from serving.requests import Floats, Ints, ProductContent, empty_request
+from serving.preprocess.image import IMAGE_SIZE
+from serving.requests import Floats, Ints, ProductContent
 from serving.retrieval import TextIndex, queries
 
 #: candidates of a list of the real shop, as its retrieval gives them
@@ -59,7 +60,7 @@ Events = tuple[tuple[str, str, int | None, int], ...]
 @dataclass(frozen=True, slots=True)
 class RankedList:
     """One list at one moment, n candidates: `items` [n] rows of the shop's catalogue, `numeric` [n, F], `retrieval`
-    [n], `bought` [n] 0 or 1, and the shopper's events before."""
+    [n], `bought` [n] 0 or 1, the shopper's events before, and `grade` [n] 0 to 1 where some are wanted more."""
 
     query: str
     time_ms: int
@@ -68,6 +69,12 @@ class RankedList:
     retrieval: Floats
     bought: Floats
     history: Events = ()
+    grade: Floats | None = None
+
+    @property
+    def relevance(self) -> Floats:
+        """[n] how much each was wanted, 0 to 1."""
+        return self.bought if self.grade is None else self.grade
 
 
 @dataclass(frozen=True)
@@ -77,10 +84,20 @@ class Shop:
     products: tuple[ProductContent, ...]
     lists: tuple[RankedList, ...]
 
-    @cached_property
+    @property
     def prepared(self) -> PreparedProducts:
         """The whole catalogue as the product encoder reads it."""
-        return prepare_products(self.products)
+        return self.prepared_at(IMAGE_SIZE)
+
+    def prepared_at(self, image_size: int) -> PreparedProducts:
+        """The same for an encoder of another picture size; made once."""
+        if image_size not in self._prepared:
+            self._prepared[image_size] = prepare_products(self.products, image_size=image_size)
+        return self._prepared[image_size]
+
+    @cached_property
+    def _prepared(self) -> dict[int, PreparedProducts]:
+        return {}
 
     def between(self, since_ms: int, until_ms: int) -> tuple[RankedList, ...]:
         """The lists of [since_ms, until_ms)."""
@@ -133,7 +150,7 @@ def drawn_shirts(shirts: Sequence[Shirt], seed: int, count: int, until_ms: int) 
         if number % PAGE == 0:
             shown = random.sample(sorted(by_id), min(SHIRTS_SHOWN, len(by_id)))
         colour, garment = random.choice(list(COLOUR_NAMES)), random.choice(list(GARMENT_NAMES))
-        query = _query(random, colour, garment)
+        query = look_query(random, colour, garment)
         scores = dict(index.search(query, len(by_id)))
         taste = {name: _taste(by_id[name], colour, garment) + _gumbel(random) for name in shown}
         wanted = frozenset(sorted(shown, key=lambda name: -taste[name])[:SHIRTS_BOUGHT])
@@ -142,31 +159,9 @@ def drawn_shirts(shirts: Sequence[Shirt], seed: int, count: int, until_ms: int) 
     return Shop(tuple(_content(shirt.product) for shirt in shirts), tuple(lists))
 
 
-def shirt_pictures(shirts: Sequence[Shirt], seed: int, count: int) -> Shop:
-    """`count` lists of the same shirts as pictures only: no text, no numbers. `bought` is 1 where colour and garment
-    are those that were asked for. Words are the easier way to most shirts; here there is no way but the picture.
-    """
-    random = Random(seed)
-    lists = []
-    for number in range(count):
-        if number % PAGE == 0:
-            shown = random.sample(range(len(shirts)), min(SHIRTS_SHOWN, len(shirts)))
-        asked = shirts[random.choice(shown)]
-        unknown = empty_request(queries=1, rows=len(shown))
-        lists.append(
-            RankedList(
-                query=_query(random, asked.colour, asked.garment),
-                time_ms=0,
-                items=np.array(shown, np.int32),
-                numeric=unknown.numeric,
-                retrieval=unknown.retrieval,
-                bought=np.array(
-                    [(shirts[n].colour, shirts[n].garment) == (asked.colour, asked.garment) for n in shown], np.float32
-                ),
-            )
-        )
-    pictures = (ProductContent(shirt.product.product_id, image=_content(shirt.product).image) for shirt in shirts)
-    return Shop(tuple(pictures), tuple(lists))
+def look_query(random: Random, colour: str, garment: str) -> str:
+    """What is typed for a colour and a garment, in Chinese or English."""
+    return random.choice((COLOUR_NAMES[colour] + GARMENT_NAMES[garment], f"{colour} {garment}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,11 +263,6 @@ def _phrases(history: History) -> dict[str, list[str]]:
     return {name: [phrase for phrase in asked if f" {phrase} " in title] for name, title in titles.items()}
 
 
-def _query(random: Random, colour: str, garment: str) -> str:
-    """What is typed for a colour and a garment, in Chinese or English."""
-    return random.choice((COLOUR_NAMES[colour] + GARMENT_NAMES[garment], f"{colour} {garment}"))
-
-
 def _taste(shirt: Shirt, colour: str, garment: str) -> float:
     """How much the simulated shopper likes a shirt."""
     price = shirt.product.price
@@ -304,6 +294,7 @@ def _content(product: Product) -> ProductContent:
         description=_words(product.description),
         brand=_words(product.brand),
         category=tuple(product.category) if isinstance(product.category, list) else (),
+        attributes=product.attributes if isinstance(product.attributes, dict) else {},
         image=product.image if isinstance(product.image, bytes) else None,
     )
 

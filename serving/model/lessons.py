@@ -11,7 +11,7 @@ from serving.datasets.drawing import COLOURS
 from serving.datasets.moving import MOTION_NAMES, film
 from serving.datasets.shirts import COLOUR_NAMES, GARMENT_NAMES, MATERIALS, Shirt
 from serving.datasets.sounds import SOUND_NAMES, sound
-from serving.model.dataset import PAGE, RankedList, Shop
+from serving.model.dataset import PAGE, RankedList, Shop, look_query
 from serving.requests import ProductContent, empty_request
 
 #: products of a list; films are the dearest to look at
@@ -99,8 +99,7 @@ def _looks(shirts: Sequence[Shirt]) -> list[tuple[str, str]]:
 
 
 def _look(random: Random, look: tuple[str, str]) -> str:
-    colour, garment = look
-    return random.choice((COLOUR_NAMES[colour] + GARMENT_NAMES[garment], f"{colour} {garment}"))
+    return look_query(random, *look)
 
 
 def _attributes(colour: str, garment: str, random: Random) -> dict[str, str | int]:

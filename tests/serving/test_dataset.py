@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from feature_repo.events import Behavior, Product
-from feature_repo.views import DAY_MS, HOUR_MS, NUMERIC_FIELDS
+from feature_repo.views import DAY_MS, HOUR_MS, MODALITIES, NUMERIC_FIELDS
 from serving.datasets import shirts as garments
 from serving.datasets.online_retail import History
-from serving.model.dataset import PAGE, WARM_UP_MS, RankedList, drawn_shirts, online_retail, shirt_pictures
+from serving.model.dataset import PAGE, WARM_UP_MS, RankedList, drawn_shirts, online_retail
+from serving.model.lessons import films, shirt_attributes, shirt_pictures, sounds
 
 #: titles need 100 neighbours for their words to become queries
 NAMES = [f"{number:03}" for number in range(120)]
@@ -86,11 +87,27 @@ def test_shirts_are_drawn_from_their_seed() -> None:
         np.testing.assert_array_equal(first.bought, second.bought)
 
 
-def test_pictures_come_without_words_and_numbers() -> None:
-    shop = shirt_pictures(garments.products(3, 60), 5, 2 * PAGE)
-    assert shop.prepared.mask[:, 0].max() == 0
-    assert shop.prepared.mask[:, 1].min() == 1
+LESSONS = {
+    "image": lambda: shirt_pictures(garments.products(3, 60), 5, 2 * PAGE),
+    "attributes": lambda: shirt_attributes(garments.products(3, 60), 5, 2 * PAGE),
+    "video": lambda: films(5, 20, 2 * PAGE),
+    "audio": lambda: sounds(5, 20, 2 * PAGE),
+}
+
+
+@pytest.mark.parametrize("modality", LESSONS)
+def test_a_modality_is_learned_without_words_and_numbers(modality: str) -> None:
+    shop = LESSONS[modality]()
+    assert shop.prepared.mask.tolist() == [[float(name == modality) for name in MODALITIES]] * len(shop.products)
+    assert len({one.query for one in shop.lists}) > 2
     for one in shop.lists:
-        assert one.bought.any()
+        assert 0 < one.bought.mean() < 1
         assert (one.numeric[:, PRICE] == -1).all()
         assert not one.retrieval.any()
+
+
+@pytest.mark.parametrize("modality", LESSONS)
+def test_lessons_are_drawn_from_their_seed(modality: str) -> None:
+    one, two = LESSONS[modality](), LESSONS[modality]()
+    assert one.products == two.products
+    assert [each.query for each in one.lists] == [each.query for each in two.lists]
