@@ -14,6 +14,7 @@ from typing import Final
 from feature_repo.events import Bundle
 from serving.errors import ServingError
 from serving.model.bundle import BUNDLE_NAME, check_header, read_header, weights_file
+from serving.model.config import config_from_header
 from serving.requests import MODELS
 
 CONFIG: Final = "config.pbtxt"
@@ -52,6 +53,7 @@ def bundle_at(repository: Path, number: int, name: str = BUNDLE_NAME) -> Bundle:
         input_hash=header["input_hash"],
         price_weight=float(header["price_weight"]),
         metrics=json.loads(header["metrics"]),
+        scope=config_from_header(header).scope,
     )
 
 
