@@ -203,7 +203,7 @@ class Stage:
 
     async def begin(self) -> None:
         """Own the partitions, with a bundle and a clock."""
-        for work in (self.side.run_loading(), self.side.run_ranking()):
+        for work in (self.side.run_loading(), self.side.run_ranking(), self.side.run_publishing()):
             self._tasks.append(asyncio.create_task(work))
         await self.side.resume({(RESULT_SETS, partition): Bounds(0, 0) for partition in self.owned}, 1)
         self.side.on_bundle(BUNDLE)
@@ -240,7 +240,7 @@ class Stage:
         """A row as it is read from `feature-changes`."""
         decoded = decode_changes(price_message([change]))
         assert not isinstance(decoded, dict)
-        self.side.on_rows(decoded[0].tolist(), decoded[1])
+        self.side.on_rows(*decoded)
 
 
 def _no_reread(why: str) -> None:

@@ -21,7 +21,7 @@ from streams.candidate_rows import PRODUCT_VIEWS
 from streams.emitting import Sender
 from streams.freshness import Freshness
 from streams.loading import StoredRows
-from streams.minute import Minute
+from streams.minute import Hashes, Minute
 from streams.owning import Bounds, Place
 from streams.product_side import bury
 from streams.publishing import Publishing
@@ -241,8 +241,9 @@ class RankingSide:
         self._expire()
         self._wake.set()
 
-    def on_rows(self, hashes: Sequence[int], rows: Sequence[bytes]) -> None:
-        """Rows that changed: remembered for a minute, decoded only if a live set depends on them."""
+    def on_rows(self, hashes: Hashes, rows: Sequence[bytes]) -> None:
+        """Rows that changed, of one message or of some: remembered for a minute, decoded only if a live set depends on
+        them."""
         for change in self.minute.add(self._doors.monotonic_ms(), hashes, rows):
             self._apply(change)
 

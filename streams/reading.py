@@ -4,9 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
+import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from feature_repo.events import Bundle
+from streams.minute import Hashes
 from streams.ranking_side import RankingSide
 from streams.records import FEATURE_CHANGES, MODELS, RANKINGS, decode_changes
 from streams.settings import Settings
@@ -49,8 +51,7 @@ async def follow_changes(settings: Settings, partitions: int, side: RankingSide,
         behind = set(places)
         while True:
             for records in (await consumer.getmany(timeout_ms=200)).values():
-                for record in records:
-                    _take_changes(side, record.value)
+                _take_changes(side, [record.value for record in records])
             if behind:
                 behind = {place for place in behind if not await is_read(consumer, place)}
                 if not behind:
@@ -59,13 +60,26 @@ async def follow_changes(settings: Settings, partitions: int, side: RankingSide,
         await consumer.stop()
 
 
-def _take_changes(side: RankingSide, value: bytes) -> None:
-    decoded = decode_changes(value)
-    if isinstance(decoded, dict):
-        side.on_clock(decoded)
-    else:
-        hashes, rows = decoded
-        side.on_rows(hashes.tolist(), rows)
+def _take_changes(side: RankingSide, values: Iterable[bytes]) -> None:
+    """The rows of all messages are tested at once; clocks come in their place among them."""
+    hashes: list[Hashes] = []
+    rows: list[bytes] = []
+    for value in values:
+        decoded = decode_changes(value)
+        if isinstance(decoded, dict):
+            _take_rows(side, hashes, rows)
+            side.on_clock(decoded)
+        else:
+            hashes.append(decoded[0])
+            rows += decoded[1]
+    _take_rows(side, hashes, rows)
+
+
+def _take_rows(side: RankingSide, hashes: list[Hashes], rows: list[bytes]) -> None:
+    if hashes:
+        side.on_rows(np.concatenate(hashes), rows.copy())
+        hashes.clear()
+        rows.clear()
 
 
 async def _seek_back(consumer: AIOKafkaConsumer, places: Iterable[TopicPartition], since_ms: int) -> None:

@@ -129,8 +129,15 @@ class FakeRedis:
     async def mget(self, names: Sequence[str]) -> Any:
         return await self._do("mget", lambda: [self.keys.get(_bytes(name)) for name in names])
 
-    async def set(self, name: str, value: str) -> None:
-        await self._do("set", lambda: self.keys.__setitem__(_bytes(name), _bytes(value)))
+    async def get(self, name: str) -> Any:
+        return await self._do("get", lambda: self.keys.get(_bytes(name)))
+
+    async def set(self, name: str, value: str, *, nx: bool = False) -> None:
+        def put() -> None:
+            if not (nx and _bytes(name) in self.keys):
+                self.keys[_bytes(name)] = _bytes(value)
+
+        await self._do("set", put)
 
     async def zrange(self, name: str, low: str, high: int, *, byscore: bool, offset: int, num: int) -> Any:
         assert (low, byscore, offset) == ("-inf", True, 0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
+import numpy as np
 
 from feature_repo.row import unpack_row
 from feature_repo.row_store import Marker, RowWrite, Space, Stored
@@ -135,7 +136,7 @@ class RankingBench:
             int.from_bytes(entity_hash(kind, change.entity), "little")
             for kind, change in zip(kinds, changes, strict=True)
         ]
-        self.side.on_rows(hashes, [_packed(change) for change in changes])
+        self.side.on_rows(np.array(hashes, np.uint64), [_packed(change) for change in changes])
 
     async def store(self, *changes: Change) -> None:
         """Rows in Redis, put there without a word on `feature-changes`."""

@@ -291,7 +291,7 @@ class RankingProcess(Process):
                 if isinstance(decoded, dict):
                     self.side.on_clock(decoded)
                 else:
-                    self.side.on_rows(decoded[0].tolist(), decoded[1])
+                    self.side.on_rows(*decoded)
             self.side.on_caught_up()
             await asyncio.sleep(POLL_S)
 

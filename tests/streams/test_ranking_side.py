@@ -172,7 +172,7 @@ async def test_hashes_of_what_nobody_needs_any_more_are_not_watched(ready: Ranki
     await ready.register("s", ["a"])
     await ready.close("s")
     await ready.emit(catalog_row("a", 0, price=5))
-    assert not ready.side.minute._watched
+    assert len(ready.side.minute.watched) == 0
     await ready.register("s", ["a"])
     await ready.emit(catalog_row("a", 1, price=7))
     assert ready.last().scores[0] == pytest.approx(-0.007)
