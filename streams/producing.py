@@ -69,7 +69,7 @@ class KafkaSender:
         acks = []
         batch = self._producer.create_batch()
         for message in messages:
-            fields = {"timestamp": None, "key": message.key, "value": message.value, "headers": message.headers}
+            fields = {"timestamp": None, "key": message.key, "value": message.value, "headers": list(message.headers)}
             if batch.append(**fields) is None:
                 acks.append(await self._send_batch(batch, topic, partition))
                 batch = self._producer.create_batch()

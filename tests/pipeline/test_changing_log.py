@@ -50,7 +50,7 @@ def test_topics_that_get_more_partitions(engine: LocalEngine) -> None:
     with shop.trading(settings) as trading:
         trading.wait_until(shop.events // 2)
         with admin_of(settings) as admin:
-            admin.create_partitions({name: {"count": MORE} for name in (CATALOG, BEHAVIOR)})
+            admin.create_partitions(dict.fromkeys((CATALOG, BEHAVIOR), MORE))
     # the same products, by a publisher that knows all partitions
     later = replace(shop, seed=2, begins_ms=START_MS + DAY_MS)
     later.open(settings)
