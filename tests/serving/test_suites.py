@@ -28,7 +28,7 @@ from serving.model.suites.page import write
 from serving.model.suites.plain import Plain
 from serving.model.suites.replaying import Late, LeakError, check, lists, without_positions
 from serving.model.suites.rows import COLUMNS, Figure, Finding, Line, Row, Target, quality
-from serving.model.train import new_nets
+from serving.model.training.fitting import new_nets
 from tests.datasets.shelves import luma_row, write_clothing, write_luma
 
 VIEWS, CLICKS, RATE = (NUMERIC_FIELDS.index(name) for name in ("views_24h", "clicks_24h", "ctr_24h"))
@@ -172,6 +172,11 @@ def test_a_planted_leak_is_found(build: Any, told: str) -> None:
     events = log()
     with pytest.raises(LeakError, match=told):
         check(build, CATALOGUE, events, moments(events))
+
+
+def test_a_moment_without_a_list_shows_nothing() -> None:
+    with pytest.raises(ValueError, match="nothing can be seen there"):
+        check(lists, CATALOGUE, log(), [START_MS - 1])
 
 
 def films() -> list[Product]:

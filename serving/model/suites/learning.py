@@ -10,7 +10,10 @@ from serving.model.bundle import REPOSITORY, load, weights_file
 from serving.model.config import ModelConfig
 from serving.model.dataset import Shop
 from serving.model.evaluate import Nets
-from serving.model.train import Lesson, TrainConfig, calibrate, fit, new_nets
+from serving.model.training.config import TrainConfig
+from serving.model.training.finishing import calibrate
+from serving.model.training.fitting import fit, new_nets
+from serving.model.training.material import Lesson
 from serving.requests import MODELS
 
 

@@ -74,15 +74,19 @@ def lists(
 
 
 def check(build: Build, catalogue: Sequence[str], behavior: Sequence[Behavior], moments: Sequence[int]) -> None:
-    """Raise LeakError if a list of one of these moments (ms) differs from what is built of the log that ends there.
+    """Raise LeakError if a list of one of these moments (ms) differs from what is built of the log that ends there,
+    ValueError if none was shown then.
 
     Of the moment itself only impressions are left in: they say what was shown.
     """
     whole = build(catalogue, behavior)
     for moment in moments:
         known = [event for event in behavior if event.event_time < moment or _says_what_was_shown(event, moment)]
-        for name, one in build(catalogue, known).items():
-            if one.time_ms == moment and (differs := _difference(one, whole[name])):
+        then = {name: one for name, one in build(catalogue, known).items() if one.time_ms == moment}
+        if not then:
+            raise ValueError(f"no list was shown at {moment}: nothing can be seen there")
+        for name, one in then.items():
+            if differs := _difference(one, whole[name]):
                 raise LeakError(f"{differs} of list {name}, shown at {moment}, depends on what happened later")
 
 

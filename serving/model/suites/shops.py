@@ -19,7 +19,7 @@ from serving.model.suites.asking import Asking
 from serving.model.suites.judging import Judged
 from serving.model.suites.learning import served
 from serving.model.suites.rows import Finding, Row, quality
-from serving.model.train import TrainConfig
+from serving.model.training.config import TrainConfig
 from serving.requests import Floats
 
 POPULARITY: Final = "sales_7d"
