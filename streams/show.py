@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isclose
-from typing import Final
+from typing import Final, Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -186,14 +186,14 @@ def topics_table(topics: Sequence[Topic]) -> Table:
     return table
 
 
-def quality_table(rows: Sequence[tuple[str, float, float]]) -> Table:
-    """How well lists are ordered: (by what, NDCG@10 on Online Retail, on drawn shirts)."""
+def quality_table(shops: Sequence[str], rows: Sequence[tuple[str, Sequence[float]]]) -> Table:
+    """How well lists are ordered: (by what, NDCG@10 on each of the shops)."""
     table = _table("NDCG@10 on lists that were not learned from")
     table.add_column("ordered by")
-    for name in ("Online Retail", "shirts"):
-        table.add_column(name, justify="right")
-    for name, retail, shirts in rows:
-        table.add_row(name, f"{retail:.4f}", f"{shirts:.4f}")
+    for shop in shops:
+        table.add_column(shop, justify="right")
+    for name, values in rows:
+        table.add_row(name, *(f"{value:.4f}" for value in values))
     return table
 
 
@@ -335,20 +335,36 @@ def bar(console: Console, label: str) -> Iterator[Report]:
         yield report
 
 
+class Stages(Protocol):
+    """Told how far a stage is, and what there is to say of it."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
+
+
 @contextmanager
-def stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Progress of named stages, (stage, done, total): a bar for each on a terminal, nothing elsewhere."""
+def stages(console: Console) -> Iterator[Stages]:
+    """Progress of named stages: a bar for each on a terminal, nothing elsewhere."""
+
+    def silent(stage: str, done: int, total: int, note: str = "") -> None:
+        """Nobody looks."""
+
     if not console.is_terminal:
-        yield lambda stage, done, total: None
+        yield silent
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console, transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def report(stage: str, done: int, total: int) -> None:
+        def report(stage: str, done: int, total: int, note: str = "") -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=None)
-            bars.update(tasks[stage], completed=done, total=total or None)
+                tasks[stage] = bars.add_task(stage, total=None, note=note)
+            bars.update(tasks[stage], completed=done, total=total or None, note=note)
 
         yield report
 

@@ -18,6 +18,7 @@ MAPPED = (
     "serving/model/encoders",
     "serving/model/fusion",
     "serving/model/suites",
+    "serving/model/training",
     "serving/preprocess",
     "streams",
     "streams/local",

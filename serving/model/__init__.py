@@ -16,10 +16,11 @@ Read in the order of the data:
     backend.py    Triton's side: tensors by DLPack in and out
     inprocess.py  the same nets without Triton, as a Scorer
     dataset.py    events -> lists to learn from: features as of the moment, what was bought next
+    log_lists.py  the log of an engine -> lists of the same form: result sets as registered and shown
     lessons.py    lists in which a picture, a film, a sound or attributes alone tell what was asked for
     losses.py     click-through, relevance, listwise softmax, LambdaRank; several at once
     calibration.py  scores of lists that nothing was learned from -> click probabilities
-    train.py      lists -> weights
+    training/     lists -> weights
     metrics.py    how good an order is: NDCG, MRR, AUC, calibration, bootstrap intervals                  (pure)
     evaluate.py   NDCG@10 of the model, of popularity, and of the model with a part of it masked
     suites/       questions about the model that a command answers: fusions, pictures, clicks, freshness, speed

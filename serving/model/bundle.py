@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 REPOSITORY: Final = Path(__file__).resolve().parents[2] / "model_repository"
 WEIGHTS: Final = "weights.safetensors"
 BUNDLE_NAME: Final = "default"
+#: a safetensors file begins with the length of its header, a little-endian integer
+HEADER_LENGTH_BYTES: Final = 8
 
 
 def save(module: "nn.Module", file: Path, config: ModelConfig, header: Mapping[str, str]) -> None:
@@ -31,7 +33,19 @@ def save(module: "nn.Module", file: Path, config: ModelConfig, header: Mapping[s
     from safetensors.torch import save_file
 
     save_file(module.state_dict(), file, {"input_hash": input_hash(), "config": config.to_json(), **header})
+    _order_header(file)
     file.chmod(0o644)  # safetensors writes for the owner only; the server may be another user
+
+
+def _order_header(file: Path) -> None:
+    """Facts by name: safetensors leaves their order to chance, and the same weights are to be the same bytes."""
+    data = file.read_bytes()
+    tensors = HEADER_LENGTH_BYTES + int.from_bytes(data[:HEADER_LENGTH_BYTES], "little")
+    header = json.loads(data[HEADER_LENGTH_BYTES:tensors])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % HEADER_LENGTH_BYTES)  # the tensors begin at a multiple of it
+    file.write_bytes(len(text).to_bytes(HEADER_LENGTH_BYTES, "little") + text + data[tensors:])
 
 
 def load(model: str, file: Path) -> "nn.Module":

@@ -1,11 +1,12 @@
 """How good an order is: NDCG@10 of the model, of the floors, and of the model without one of its parts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from feature_repo.views import MODALITIES, NUMERIC_FIELDS, PRICE_COLUMNS, UNKNOWN
@@ -58,10 +59,10 @@ class Quality:
 def quality(name: str, nets: Nets, shop: Shop, lists: Sequence[RankedList]) -> Quality:
     """NDCG@10 of the model and of the floors (sales_7d at that moment, the retrieval's own order) on the same lists."""
     whole = request(nets, shop, lists)
-    bought = np.concatenate([one.bought for one in lists])
+    gains = np.concatenate([one.relevance for one in lists])
 
     def ndcg(scores: Floats) -> float:
-        return mean_ndcg(scores, bought, whole.set_index)
+        return mean_ndcg(scores, gains, whole.set_index)
 
     return Quality(
         shop=name,
@@ -77,13 +78,11 @@ def request(nets: Nets, shop: Shop, lists: Sequence[RankedList]) -> ScoreRequest
     """All lists as one request, with content, query and user vectors as the nets make them now."""
     content = encode(nets.product_encoder, shop)
     items = np.concatenate([one.items for one in lists])
-    with torch.inference_mode():
-        query: Floats = nets.query_encoder(torch.from_numpy(prepare_texts([one.query for one in lists]))).numpy()
     return ScoreRequest(
-        query=query,
+        query=encode_queries(nets.query_encoder, [one.query for one in lists]),
         user=users(shop, content, lists),
         content=content[items],
-        mask=shop.prepared.mask[items],
+        mask=shop.prepared_at(nets.product_encoder.image_size).mask[items],
         numeric=np.concatenate([one.numeric for one in lists]),
         retrieval=np.concatenate([one.retrieval for one in lists]),
         set_index=set_index(lists),
@@ -92,20 +91,28 @@ def request(nets: Nets, shop: Shop, lists: Sequence[RankedList]) -> ScoreRequest
 
 def encode(encoder: ProductEncoder, shop: Shop) -> Floats:
     """Content vectors [P, M, D] of the whole catalogue."""
-    products = shop.prepared
+    products = shop.prepared_at(encoder.image_size)
     parts: list[Tensor] = []
     with torch.inference_mode():
         for first in range(0, len(products.mask), ENCODED_ROWS):
             some = products.take(np.arange(len(products.mask))[first : first + ENCODED_ROWS])
-            parts.append(encoder(*map(torch.from_numpy, some.arrays().values())))
-        vectors: Floats = torch.cat(parts).numpy()
+            parts.append(encoder(*_tensors(encoder, some.arrays().values())))
+        vectors: Floats = torch.cat(parts).numpy(force=True)
+    return vectors
+
+
+def encode_queries(encoder: QueryEncoder, queries: Sequence[str]) -> Floats:
+    """Query vectors [Q, D]."""
+    with torch.inference_mode():
+        vectors: Floats = encoder(*_tensors(encoder, [prepare_texts(queries)])).numpy(force=True)
     return vectors
 
 
 def users(shop: Shop, content: Floats, lists: Sequence[RankedList]) -> Floats:
-    """User vectors [Q, D] from the content vectors [P, M, D]."""
-    texts = {product.product_id: vector for product, vector in zip(shop.products, content[:, TEXT], strict=True)}
-    return np.stack([user_vector(one.history, texts) for one in lists])
+    """User vectors [Q, U] from the content vectors [P, M, D]; a product without content says nothing about a taste."""
+    vectors = zip(shop.products, content, strict=True)
+    contents = {product.product_id: vector for product, vector in vectors if vector.any()}
+    return np.stack([user_vector(one.history, contents, shop.click_rates) for one in lists])
 
 
 def set_index(lists: Sequence[RankedList]) -> Ints:
@@ -116,14 +123,20 @@ def set_index(lists: Sequence[RankedList]) -> Ints:
 def logits(ranker: Ranker, asked: ScoreRequest) -> Floats:
     """[N]"""
     with torch.inference_mode():
-        logit = ranker(*(torch.from_numpy(getattr(asked, name)) for name in ScoreRequest.__slots__))
-        values: Floats = logit.numpy()
+        logit = ranker(*_tensors(ranker, [getattr(asked, name) for name in ScoreRequest.__slots__]))
+        values: Floats = logit.numpy(force=True)
     return values
 
 
-def mean_ndcg(scores: Floats, bought: Floats, of_list: Ints) -> float:
+def _tensors(net: torch.nn.Module, arrays: Iterable[NDArray[Any]]) -> list[Tensor]:
+    """Where the net is."""
+    device = next(net.parameters()).device
+    return [torch.from_numpy(array).to(device) for array in arrays]
+
+
+def mean_ndcg(scores: Floats, gains: Floats, of_list: Ints) -> float:
     """Mean NDCG@10 over lists of rows [N]; equal scores stay in the order they come in."""
-    return mean(ndcg(scores, bought, of_list, TOP))
+    return mean(ndcg(scores, gains, of_list, TOP))
 
 
 def _without_price(asked: ScoreRequest) -> ScoreRequest:

@@ -37,6 +37,11 @@ class Targets:
 
 def loss(weights: LossWeights, answers: "Answers", targets: Targets, set_index: Tensor) -> Tensor:
     """The weighed sum of the losses that have a weight."""
+    return torch.stack(list(losses(weights, answers, targets, set_index).values())).sum()
+
+
+def losses(weights: LossWeights, answers: "Answers", targets: Targets, set_index: Tensor) -> dict[str, Tensor]:
+    """The losses that have a weight, weighed, by name."""
     score, sets = answers.score, int(set_index.max()) + 1
     terms = {
         "click": lambda: F.binary_cross_entropy_with_logits(answers.heads["click"], targets.clicked),
@@ -45,7 +50,7 @@ def loss(weights: LossWeights, answers: "Answers", targets: Targets, set_index: 
         "lambdarank": lambda: lambdarank_loss(score, targets.grade, set_index, sets),
     }
     asked = {name: getattr(weights, name) for name in terms}
-    return torch.stack([weight * terms[name]() for name, weight in asked.items() if weight]).sum()
+    return {name: weight * terms[name]() for name, weight in asked.items() if weight}
 
 
 def softmax_loss(score: Tensor, grade: Tensor, set_index: Tensor, sets: int) -> Tensor:
@@ -66,7 +71,7 @@ def lambdarank_loss(score: Tensor, grade: Tensor, set_index: Tensor, sets: int) 
     grades, _ = padded(grade, set_index, sets)
     place = (scores.masked_fill(~there, -torch.inf)).argsort(dim=1, descending=True, stable=True).argsort(1)
     discount = 1 / torch.log2(place + 2.0)
-    best = (grades.sort(1, descending=True).values / torch.log2(torch.arange(grades.shape[1]) + 2.0)).sum(1)
+    best = (grades.sort(1, descending=True).values / torch.log2(place.sort(1).values + 2.0)).sum(1)
     share = grades / best.clamp(min=1e-9).unsqueeze(1)
     cost = (share.unsqueeze(2) - share.unsqueeze(1)) * (discount.unsqueeze(2) - discount.unsqueeze(1))
     better = (grades.unsqueeze(2) > grades.unsqueeze(1)) & there.unsqueeze(2) & there.unsqueeze(1)
@@ -78,7 +83,7 @@ def padded(values: Tensor, set_index: Tensor, sets: int) -> tuple[Tensor, Tensor
     """values [N] -> [Q, longest list], 0 where there is no row, and where there is one."""
     order = torch.argsort(set_index, stable=True)
     count = torch.bincount(set_index, minlength=sets)
-    column = torch.arange(len(order)) - (count.cumsum(0) - count)[set_index[order]]
+    column = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[set_index[order]]
     table = values.new_zeros(sets, int(count.max()))
     there = torch.zeros_like(table, dtype=torch.bool)
     there[set_index[order], column] = True
