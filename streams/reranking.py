@@ -5,7 +5,7 @@ take      dirty sets become one request of their changed rows; what gets dirty m
 apply     scores come back, orders are made, and a ranking is published where the order or a rounded score changed
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -263,7 +263,7 @@ class Reranker:
         causes, cause_times = self._dirty.take(numbers)
         return Work(
             parts,
-            self._request(owners, scored, slots) if len(scored) else None,
+            self._request(owners, scored, slots, bundle.click_rates) if len(scored) else None,
             self.rows.price[slots],
             causes,
             cause_times,
@@ -272,7 +272,9 @@ class Reranker:
             whole_rows=int(sets.counts[numbers].sum()),
         )
 
-    def _request(self, owners: NDArray[np.int32], places: Numbers, slots: NDArray[np.int32]) -> ScoreRequest:
+    def _request(
+        self, owners: NDArray[np.int32], places: Numbers, slots: NDArray[np.int32], click_rates: Sequence[float]
+    ) -> ScoreRequest:
         """Rows in the order of `places`; those of a set lie together."""
         begins = np.flatnonzero(np.diff(owners, prepend=-1))
         numbers = owners[begins]
@@ -281,7 +283,7 @@ class Reranker:
             live = self.sets.by_number[numbers[row]]
             assert live is not None
             assert live.user_id is not None
-            user[row] = self.users.vector(live.user_id)
+            user[row] = self.users.vector(live.user_id, click_rates)
         return ScoreRequest(
             query=self.sets.query_vectors[numbers],
             user=user,

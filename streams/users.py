@@ -4,7 +4,7 @@ The products of a user's history are dependencies like candidates: their slots a
 vector. Only `serving.users.user_vector` says how.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgpack
@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.row import unpack_row
-from feature_repo.views import MODALITIES, USER_BEHAVIOR
+from feature_repo.views import USER_BEHAVIOR
 from serving.users import user_vector
 from streams.candidate_rows import CandidateRows
 
-_TEXT = MODALITIES.index("text")
 _HISTORY = [field.name for field in USER_BEHAVIOR.strings].index("history")
 
 
@@ -40,6 +39,7 @@ class Users:
         self._rows = rows
         self._users: dict[str, UserRow] = {}
         self._watching: dict[int, set[str]] = {}
+        self._click_rates: Sequence[float] = ()
         #: products of histories whose rows must still be read
         self.unread: set[str] = set()
 
@@ -89,12 +89,17 @@ class Users:
     def forget_vector(self, user_id: str) -> None:
         self._users[user_id].vector = None
 
-    def vector(self, user_id: str) -> NDArray[np.float32]:
-        """f32[U]: zeros for a user without history."""
+    def vector(self, user_id: str, click_rates: Sequence[float]) -> NDArray[np.float32]:
+        """f32[U]: zeros for a user without history. `click_rates` are those of the bundle in force."""
+        if click_rates is not self._click_rates:
+            self._click_rates = click_rates
+            for known in self._users.values():
+                known.vector = None
         row = self._users[user_id]
         if row.vector is None:
-            known = {p: s for p, s in row.slots.items() if self._rows.mask[s, _TEXT] > 0}
-            row.vector = user_vector(row.history, {p: self._rows.content[s, _TEXT] for p, s in known.items()})
+            there = {product: slot for product, slot in row.slots.items() if self._rows.mask[slot].any()}
+            contents = {product: self._rows.content[slot] for product, slot in there.items()}
+            row.vector = user_vector(row.history, contents, click_rates)
         return row.vector
 
     def _hold(self, user_id: str, row: UserRow, products: set[str]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgpack
 import numpy as np
@@ -19,6 +19,7 @@ from serving.requests import CONTRIBUTIONS, ContentVectors, Floats, ProductConte
 from streams.emitting import Outbound
 from streams.records import Headers
 
+Scope = Literal["row", "list"]
 #: Redis's clock is this far (ms) from a process's own
 REDIS_EPOCH_MS = 1_300_000_000_000
 
@@ -236,8 +237,11 @@ def word_vector(text: str) -> Floats:
     return vector
 
 
-def fake_contributions(request: ScoreRequest) -> Floats:
-    """f32[N, K]: what the text, the price, the sales and the retrieval say; each row depends on itself alone."""
+def fake_contributions(request: ScoreRequest, scope: Scope = "row") -> Floats:
+    """f32[N, K]: what the text, the price, the sales and the retrieval say; each row depends on itself alone.
+
+    With list scope the base is how many rows of the set are dearer: any price may move any row.
+    """
     found = np.zeros((request.rows, len(CONTRIBUTIONS)), np.float32)
     wanted = request.query[request.set_index] + request.user[request.set_index]
     text = request.content[:, MODALITIES.index("text")] * request.mask[:, [MODALITIES.index("text")]]
@@ -246,6 +250,10 @@ def fake_contributions(request: ScoreRequest) -> Floats:
     found[:, CONTRIBUTIONS.index("price")] = np.where(price > 0, -price / 1000, 0)
     found[:, CONTRIBUTIONS.index("sales")] = request.numeric[:, NUMERIC_FIELDS.index("sales_1h")] / 8
     found[:, CONTRIBUTIONS.index("retrieval")] = request.retrieval
+    if scope == "list":
+        for number in np.unique(request.set_index):
+            rows = np.flatnonzero(request.set_index == number)
+            found[rows, CONTRIBUTIONS.index("base")] = (price[rows] > price[rows][:, None]).sum(axis=1)
     return found
 
 
@@ -254,6 +262,7 @@ class FakeScorer:
     """Scores by `fake_contributions`. While `away`, every call says so; while `held`, none is answered."""
 
     away: bool = False
+    scope: Scope = "row"
     requests: list[ScoreRequest] = field(default_factory=list)
     queries: list[Sequence[str]] = field(default_factory=list)
     _open: asyncio.Event = field(default_factory=asyncio.Event)
@@ -290,7 +299,7 @@ class FakeScorer:
     async def score(self, request: ScoreRequest, version: int | None = None, *, explain: bool = False) -> Scores:
         self.requests.append(request)
         await self._answer()
-        contributions = fake_contributions(request)
+        contributions = fake_contributions(request, self.scope)
         return Scores(contributions.sum(axis=1), contributions if explain else None)
 
     async def ready(self) -> bool:

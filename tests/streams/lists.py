@@ -8,6 +8,7 @@ from typing import Any
 
 import msgpack
 import numpy as np
+from msgspec import structs
 
 from feature_repo.events import Bundle, ResultSet
 from feature_repo.row import Stamps, pack_row
@@ -26,7 +27,7 @@ from streams.records import Change, Ranking, decode_ranking, encode_record
 from streams.reordering import Reordered
 from streams.reranking import Needs, Reranker, Times, Work
 from tests.streams.bench import HOUR
-from tests.streams.fakes import fake_contributions, word_vector
+from tests.streams.fakes import Scope, fake_contributions, word_vector
 
 BUNDLE = Bundle(
     bundle="default",
@@ -126,8 +127,10 @@ class Lists:
     now: int = HOUR
     offset: int = 0
 
+    scope: Scope = "row"
+
     def __post_init__(self) -> None:
-        self.reranker.bundle = BUNDLE
+        self.reranker.bundle = structs.replace(BUNDLE, scope=self.scope)
 
     def register(self, result_set_id: str, candidates: Sequence[str | tuple[str, float]], **fields: Any) -> Needs:
         """A set whose rows are all read and whose query is encoded."""
@@ -157,7 +160,7 @@ class Lists:
         if not away:
             contributions = np.zeros((0, 0), np.float32)
             if work.request is not None:
-                contributions = fake_contributions(work.request)
+                contributions = fake_contributions(work.request, self.scope)
             scores = Scores(contributions.sum(axis=1), contributions)
         found = self.decoded(self.reranker.apply(work, scores, Times(self.now, self.now)))
         self.published += found

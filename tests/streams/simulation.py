@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import structs
+
 from feature_repo.events import Bundle, Heartbeat
 from feature_repo.row_store import Space
 from feature_repo.views import (
@@ -39,7 +41,7 @@ from streams.tables import Published
 from streams.transport import Batch, Message
 from streams.writing import Doors
 from tests.streams.bench import HOUR
-from tests.streams.fakes import REDIS_EPOCH_MS, FakeRedis, FakeRowStore, FakeScorer, loop_ms
+from tests.streams.fakes import REDIS_EPOCH_MS, FakeRedis, FakeRowStore, FakeScorer, Scope, loop_ms
 from tests.streams.lists import BUNDLE
 
 PARTITIONS = {
@@ -313,21 +315,22 @@ class RankingProcess(Process):
 class Simulation:
     """The shop's log, the engine's processes, and what may befall them."""
 
-    def __init__(self) -> None:
+    def __init__(self, scope: Scope = "row") -> None:
         self.log = Log()
         self.redis = FakeRedis(lambda: REDIS_EPOCH_MS + loop_ms())
-        self.scorer = FakeScorer()
+        self.scorer = FakeScorer(scope=scope)
+        self.bundle = structs.replace(BUNDLE, scope=scope)
         self.snapshot: dict[bytes, Any] = {}
         self.crashes: list[BaseException] = []
         self._pending: list[asyncio.Task[None]] = []
         self._generation = 1
-        self.log.append(MODELS, records.encode_record(BUNDLE), b"default", 0)
+        self.log.append(MODELS, records.encode_record(self.bundle), b"default", 0)
         self.product = ProductProcess(self.log, self.redis)
         self.content = ContentProcess(self.log, self.redis, self.scorer)
         self.ranking = self._new_ranking()
 
     def _new_ranking(self) -> RankingProcess:
-        return RankingProcess(self.log, self.redis, self.scorer, BUNDLE, self._generation)
+        return RankingProcess(self.log, self.redis, self.scorer, self.bundle, self._generation)
 
     async def _bury(self, process: Process) -> None:
         await process.kill()

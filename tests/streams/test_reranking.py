@@ -134,6 +134,37 @@ def test_a_set_that_is_loaded_while_another_query_is_encoded_waits_for_its_own(l
     assert [live.id for live in lists.reranker.without_query()] == ["t"]
 
 
+def test_with_list_scope_a_set_is_scored_whole_and_others_not_at_all() -> None:
+    lists = Lists(scope="list")
+    ranked(lists, "a", "b", "c")
+    lists.register("t", ["x", "y"])
+    lists.rank()
+    lists.price("b", 500)
+    work = lists.take()
+    assert work.request is not None
+    assert sets_of(lists, work) == ["s"]
+    assert work.request.numeric[:, 0].tolist() == [-1.0, 500.0, -1.0]
+    (ranking,) = lists.apply(work)
+    assert dict(zip(ranking.product_ids, ranking.scores.tolist(), strict=True)) == {"a": 1.0, "b": -0.5, "c": 1.0}
+    lists.change(catalog_row("b", lists.offset + 1, price=500, stock=0))
+    assert lists.take().request is None, "the order alone asks no model"
+
+
+def test_with_list_scope_no_set_is_split_between_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reranking, "REQUEST_ROWS", 3)
+    lists = Lists(scope="list")
+    for name in "st":
+        lists.register(name, ["a", "b", "c", "d"])
+    lists.rank()
+    lists.price("a", 7)
+    lists.price("d", 3)
+    sizes = []
+    while (work := lists.reranker.take()) is not None:
+        sizes.append(work.request.rows if work.request else 0)
+        lists.apply(work)
+    assert sizes == [4, 4]
+
+
 # --- what is published ---------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ from streams.records import (
     encode_record,
 )
 from tests.streams.bench import MINUTE, Kind, behavior
-from tests.streams.fakes import FakeRowStore
+from tests.streams.fakes import FakeRowStore, Scope
 from tests.streams.lists import registration
 from tests.streams.loops import VirtualLoop
 from tests.streams.simulation import Simulation, space_of
@@ -246,8 +246,8 @@ async def differences(simulation: Simulation) -> list[str]:
     return found + [f"crashed: {error!r}" for error in simulation.crashes]
 
 
-async def run(plan: list[Step]) -> list[str]:
-    simulation = Simulation()
+async def run(plan: list[Step], scope: Scope) -> list[str]:
+    simulation = Simulation(scope)
     simulation.beat(1)
     for opened in OPENING:
         simulation.log.append(RESULT_SETS, encode_record(opened), opened.result_set_id.encode(), 0)
@@ -268,10 +268,10 @@ async def run(plan: list[Step]) -> list[str]:
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(plan=st.lists(steps, min_size=5, max_size=40))
-def test_every_list_and_row_is_what_the_log_says(plan: list[Step]) -> None:
+@given(plan=st.lists(steps, min_size=5, max_size=40), scope=st.sampled_from(get_args(Scope)))
+def test_every_list_and_row_is_what_the_log_says(plan: list[Step], scope: Scope) -> None:
     loop = VirtualLoop()
     try:
-        assert loop.run_until_complete(run(plan)) == []
+        assert loop.run_until_complete(run(plan, scope)) == []
     finally:
         loop.close()
