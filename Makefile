@@ -35,7 +35,7 @@ check: $(INSTALLED)  ## format, lint, types, imports, and the tests that need no
 	$(BIN)/lint-imports
 	$(BIN)/pytest -m "not parts"
 
-bench: $(INSTALLED) .venv/opt/quixstreams  ## the engine beside its floor and its peers, half an hour; with KAFKA_HOME on Apache Kafka
+bench: $(INSTALLED) .venv/opt/quixstreams  ## the engine beside its floor and its peers, an hour; with KAFKA_HOME on Apache Kafka
 	@$(BIN)/freshrank bench $(if $(KAFKA_HOME),--kafka)
 
 # it wants other versions than the environment has: one peer's process sees it, nothing else

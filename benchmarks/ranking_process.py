@@ -67,6 +67,8 @@ SPACES = {
     view.name: Space("bench", "topic", view.name)
     for view in (PRODUCT_CATALOG, PRODUCT_BEHAVIOR, PRODUCT_CONTENT, USER_BEHAVIOR)
 }
+#: what is known of every product beside its price
+KNOWN = {"stock": 5}
 #: registrations of one batch
 BATCH = 500
 HOT = 0
@@ -171,7 +173,7 @@ def row_of(view: View, offset: int, price: int = 1_000) -> bytes:
         as_of=time_ms,
         event_time=time_ms,
         kafka_time=time_ms,
-        ints=[price, 5, 0] if view is PRODUCT_CATALOG else [1] * len(view.ints),
+        ints=[KNOWN.get(kind.name, 0) if kind.name != "price" else price for kind in view.ints],
         floats=[0.5] * view.float_width,
         strings=["text" if kind.dtype == "string" else b"" for kind in view.strings],
         stamps={0: offset},

@@ -195,7 +195,14 @@ def _reads(around: Surroundings, url: str, all_rows: Sequence[Rows], feast: _Fea
             told = f"{samples[-1].value:.2f} ms"
             around.say(f"store: read {size:,}, run {repeat + 1} of {around.repeats}: {told}")
         targets = (Target(0.04, "peer"), Target(1.0, "floor")) if size == PROMISED_ROWS else ()
-        found.append(Row(f"read {size:,} candidates, all ranker features, to NumPy", "ms", tuple(samples), targets))
+        found.append(
+            Row(
+                f"read {size:,} candidate{'s' if size > 1 else ''}, all ranker features, to NumPy",
+                "ms",
+                tuple(samples),
+                targets,
+            )
+        )
     reader.close()
     raw.close()
     return found

@@ -48,7 +48,7 @@ def command(
     scoring   rows through Triton; floor: the same net in process
     scale     cost and memory as sets and products grow; more workers; starts and kills
 
-    A ratio is ours divided by the other's, of the same run. All suites take about half an hour; everything that is
+    A ratio is ours divided by the other's, of the same run. All suites take about an hour; everything that is
     started is stopped at the end. Parts of the benchmarks come with a checkout of the project, not with the package.
     """
     from streams.cli import Problem
@@ -114,11 +114,24 @@ def _run_folder(folder: Path | None) -> Iterator[Path]:
     shutil.rmtree(place)
 
 
+def _each_once(console: "Console") -> "Say":
+    """A line each, but not the same one again and again."""
+    told = ""
+
+    def say(line: str) -> None:
+        nonlocal told
+        if line != told:
+            console.print(line, markup=False, highlight=False)
+        told = line
+
+    return say
+
+
 @contextmanager
 def _progress(console: "Console") -> "Iterator[Say]":
     """What is being done: on a terminal in one line that changes, elsewhere a line each."""
     if not console.is_terminal:
-        yield lambda line: console.print(line, markup=False, highlight=False)
+        yield _each_once(console)
         return
     with console.status("benchmarks") as status:
         yield status.update

@@ -15,9 +15,10 @@ import pytest
 from rich.console import Console
 
 from benchmarks.capacity import BUSY, Measured, NotMeasured, Shop, needs
+from benchmarks.page import page
 from benchmarks.rows import COLUMNS, Finding, Row, Sample, Target, markdown, short, table
 from benchmarks.suites import SUITES
-from benchmarks.surroundings import Child
+from benchmarks.surroundings import Child, Surroundings
 from benchmarks.world import World
 from streams.commands.bench import NAMES
 from streams.local.part import PartFailed
@@ -81,14 +82,14 @@ def test_json_has_every_key() -> None:
 
 
 def test_tables_show_every_row() -> None:
-    finding = Finding(
+    found = Finding(
         "store", (Row("write", "ms", THREE_RUNS, (Target(1.0),)), Row("read", "ms", (Sample(1.5),))), ("x",)
     )
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(table(finding))
+    console.print(table(found))
     shown = console.export_text()
     assert all(word in shown for word in (*COLUMNS, "write", "20 ms", "2 (1 – 3)", "≤ 1", "no", "read", "1.5 ms"))
-    lines = markdown(finding).splitlines()
+    lines = markdown(found).splitlines()
     assert lines[0] == "* x"
     assert {line.count("|") for line in lines[2:]} == {len(COLUMNS) + 1}
     assert "| write | 20 ms | 10 | 200 | 2 (1 – 3) | 0.1 (0.05 – 0.15) | 10 – 30 | ≤ 1 | no |" in lines
@@ -178,6 +179,39 @@ def test_a_model_without_figures_says_which() -> None:
         Measured.of({})
 
 
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+def finding(suite: str, *rows: Row) -> Finding:
+    return Finding(suite, rows, ("about it",))
+
+
+def test_the_page_has_every_suite_and_what_follows(tmp_path: Path) -> None:
+    findings = [
+        finding("latency", Row("50/s, p50", "ms", THREE_RUNS, (Target(1.6, "floor"),))),
+        finding("ingest", Row("behaviour events, single records", "records/s", (Sample(10_000.0),))),
+        finding(
+            "store",
+            Row("write 1,000 rows, compare-and-set", "ms", (Sample(20.0),)),
+            Row("memory of a product in Redis, all views", "KB", (Sample(3.0),)),
+        ),
+        finding("scoring", Row("100 rows, rows a second", "rows/s", (Sample(100_000.0),))),
+        finding(
+            "scale",
+            Row("published sets, a second and core, whole path but the model", "sets/s", (Sample(20_000.0),)),
+            Row("memory of a live set of 100, beyond product rows", "KB", (Sample(7.0),)),
+            Row("memory of a product that some set holds", "KB", (Sample(1.0),)),
+        ),
+    ]
+    around = Surroundings(tmp_path, None, False, print)
+    text = page({found.suite: found for found in findings}, [("streams/a.py: b", 3.0, 10), ("c", 1.0, 2)], around)
+    assert all(f"## {suite.capitalize()}: {about}" in text for suite, about in SUITES.items())
+    assert "| 50/s, p50 | 20 ms | 10 | 200 | 2 (1 – 3) | 0.1 (0.05 – 0.15) | 10 – 30 | ≤ 1.6 × floor | no |" in text
+    assert "| `streams/a.py: b` | 75% | 10 |" in text
+    assert "| Redis: memory | 300 GB | 300 GB | 300 GB |" in text
+    assert "Tansu, the embedded broker" in text
+
+
 # --- children ------------------------------------------------------------------------------------------------------
 
 
@@ -207,24 +241,33 @@ def test_the_page_wants_all_suites(invoke: Invoke, tmp_path: Path) -> None:
     assert "expected --suite all, got store" in result.output
 
 
+# --- the suites ----------------------------------------------------------------------------------------------------
+
+#: a row that each suite must have, and whom it is measured beside
+SOME_ROWS = {
+    "latency": ("50/s, p50", ("floor", "peer")),
+    "ingest": ("behaviour events, single records", ("floor", "peer")),
+    "store": ("read 100 candidates, all ranker features, to NumPy", ("floor", "peer")),
+    "scoring": ("100 rows", ("floor",)),
+    "scale": ("kill -9 and restart → next event of its partitions", ()),
+}
+
+
 @pytest.mark.parts
-@pytest.mark.timeout(600)
-def test_every_suite_runs_end_to_end(tmp_path: Path) -> None:
-    """All of them, quickly, in a process of its own; the figures are what they may be, but they are all there."""
-    rows, page = tmp_path / "rows.json", tmp_path / "page.md"
-    command = [sys.executable, "-m", "streams", "bench", "--quick", "--dir", str(tmp_path / "run")]
-    command += ["--json", str(rows), "--write-docs", str(page), *(["--kafka"] if kafka_home() else [])]
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("suite", NAMES)
+def test_a_suite_runs_end_to_end(suite: str, tmp_path: Path) -> None:
+    """Quickly, in a process of its own. The figures are what they may be, but they are all there."""
+    file = tmp_path / "rows.json"
+    command = [sys.executable, "-m", "streams", "bench", "--suite", suite, "--quick", "--dir", str(tmp_path / "run")]
+    command += ["--json", str(file), *(["--kafka"] if kafka_home() else [])]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=380)
     assert done.returncode == 0, done.stdout + done.stderr
-    found: list[dict[str, Any]] = json.loads(rows.read_text())["rows"]
+    found: list[dict[str, Any]] = json.loads(file.read_text())["rows"]
     assert all(set(row) == KEYS for row in found)
-    assert {row["name"].partition(": ")[0] for row in found} == set(SUITES)
     assert all(row["value"] > 0 for row in found)
-    names = {row["name"]: row for row in found}
-    assert names["latency: 50/s, p50"]["ratio_to_floor"] > 0
-    assert names["latency: 50/s, p50"]["ratio_to_peer"] > 0
-    assert names["ingest: behaviour events, single records"]["peer"] > 0
-    text = page.read_text()
-    assert all(f"## {name.capitalize()}" in text for name in SUITES)
-    assert all(part in text for part in ("## What dominates", "## What a shop needs", "## Where it stops"))
+    name, beside = SOME_ROWS[suite]
+    (row,) = (row for row in found if row["name"] == f"{suite}: {name}")
+    assert all(row[who] > 0 and row[f"ratio_to_{who}"] > 0 for who in beside)
+    assert name.partition(",")[0] in done.stdout
