@@ -56,7 +56,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "[2/4] torch, the largest package"
 	@$(BIN)/pip install -c constraints.txt torch==2.13.0 | $(PROGRESS)
 	@echo "[3/4] freshrank and what it needs"
-	@$(BIN)/pip install -c constraints.txt -e '.[local,dev,bench]' | $(PROGRESS)
+	@$(BIN)/pip install -c constraints.txt -e '.[local,train,dev,bench]' | $(PROGRESS)
 	@echo "[4/4] Triton Inference Server, aside in .venv/opt"
 	@$(BIN)/pip install --no-deps --upgrade --target .venv/opt/pytriton $(TRITON) | $(PROGRESS)
 	@touch $@
