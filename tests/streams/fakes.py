@@ -243,7 +243,7 @@ def fake_contributions(request: ScoreRequest, scope: Scope = "row") -> Floats:
     With list scope the base is how many rows of the set are dearer: any price may move any row.
     """
     found = np.zeros((request.rows, len(CONTRIBUTIONS)), np.float32)
-    wanted = request.query[request.set_index] + request.user[request.set_index]
+    wanted = request.query[request.set_index] + request.user[request.set_index, :EMBEDDING_DIM]
     text = request.content[:, MODALITIES.index("text")] * request.mask[:, [MODALITIES.index("text")]]
     found[:, CONTRIBUTIONS.index("text")] = (text * wanted).sum(axis=1) + wanted.sum(axis=1) / 8
     price = request.numeric[:, NUMERIC_FIELDS.index("price")]
