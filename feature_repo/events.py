@@ -26,7 +26,7 @@ Attribute = str | int | float | bool | None
 BEHAVIOR_TYPES = ("impression", "click", "cart", "purchase", "return")
 
 
-class Product(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Product(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A patch of one product. `price` in minor units, `event_time` in ms UTC."""
 
     product_id: Id
@@ -47,7 +47,7 @@ class Product(Struct, frozen=True, kw_only=True, omit_defaults=True):
     delisted: bool | None | UnsetType = UNSET
 
 
-class Behavior(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Behavior(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a shopper did with a product. `quantity` counts pieces, `price` is in minor units."""
 
     type: Literal["impression", "click", "cart", "purchase", "return"]

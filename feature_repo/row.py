@@ -87,7 +87,7 @@ def pack_values(
 
 def pack_strings(strings: Sequence[str | bytes]) -> bytes:
     """The strings of a row."""
-    return msgpack.packb(list(strings)) or b""
+    return msgpack.packb(list(strings)) or b"" if strings else b"\x90"
 
 
 def join_row(values: Values, *, as_of: int, event_time: int, kafka_time: int, stamps: Stamps, flags: int = 0) -> bytes:
@@ -146,6 +146,9 @@ def unpack_fixed(view: View, blobs: Sequence[bytes | None]) -> NDArray[np.void]:
 
 
 def pack_stamps(stamps: Stamps) -> bytes:
+    if len(stamps) == 1:
+        ((partition, offset),) = stamps.items()
+        return STAMP.pack(partition, offset)
     return b"".join([STAMP.pack(*stamp) for stamp in sorted(stamps.items())])
 
 

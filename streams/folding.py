@@ -14,7 +14,7 @@ from streams.records import CONTENT, ContentMessage, encode_content
 S = TypeVar("S")
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """What one message says of one entity; folded whole or not at all.
 
     `stamps` are the origin offsets it brings, `input_offset` is its place in the partition that is being read.
@@ -42,6 +42,8 @@ class Folding(Protocol, Generic[S]):
     """State of one view's rows: how it begins, takes an entry, is packed, and what readers get of it."""
 
     view: View
+    #: whether anything goes on from here
+    forwards: bool
 
     def empty(self) -> S: ...
     def pack(self, state: S) -> bytes: ...
@@ -68,6 +70,7 @@ class CatalogFolding:
     """Patches: last writer wins per field. Content that changed goes on to be encoded."""
 
     view = PRODUCT_CATALOG
+    forwards = True
 
     def empty(self) -> features.CatalogState:
         return features.CatalogState()
@@ -113,6 +116,7 @@ class BehaviorFolding:
     """Counts of a product, in windows of event time."""
 
     view = PRODUCT_BEHAVIOR
+    forwards = False
 
     def empty(self) -> features.BehaviorState:
         return features.BehaviorState()
@@ -147,6 +151,7 @@ class UserFolding:
     """The last events of a user, and totals. Nothing changes by time."""
 
     view = USER_BEHAVIOR
+    forwards = False
 
     def empty(self) -> features.UserState:
         return features.UserState()
@@ -194,6 +199,7 @@ class ContentFolding:
     """The vectors of the newest content: the whole row is replaced by a newer version of the content."""
 
     view = PRODUCT_CONTENT
+    forwards = False
 
     def empty(self) -> features.ContentState:
         return features.ContentState(numbers=bytes(4 * PRODUCT_CONTENT.float_width))
@@ -228,19 +234,18 @@ class ContentFolding:
         return None
 
 
-def contains(stamps: Stamps, entry: Entry) -> bool:
-    """Whether a row with these stamps already holds the entry, or something newer in its place."""
+def admit(stamps: Stamps, entry: Entry) -> bool:
+    """Add the entry's stamps to a row's; False if the row holds it already, or something newer in its place."""
     if entry.replaces:
-        return stamps == entry.stamps or version_of(stamps) > version_of(entry.stamps)
-    return not [partition for partition, offset in entry.stamps.items() if stamps.get(partition, -1) < offset]
-
-
-def merge(stamps: Stamps, entry: Entry) -> None:
-    """Add the entry's stamps to a row's."""
-    if entry.replaces:
+        if stamps == entry.stamps or version_of(stamps) > version_of(entry.stamps):
+            return False
         stamps.clear()
+    is_new = False
     for partition, offset in entry.stamps.items():
-        stamps[partition] = max(offset, stamps.get(partition, -1))
+        if offset > stamps.get(partition, -1):
+            stamps[partition] = offset
+            is_new = True
+    return is_new
 
 
 def content_version(message: ContentMessage) -> int:

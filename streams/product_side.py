@@ -32,7 +32,7 @@ from streams.records import (
 )
 from streams.settings import Settings
 from streams.transport import Batch, Message
-from streams.validation import Decoded, decode
+from streams.validation import Decoded, decode, decode_usual
 from streams.writing import RowWriter
 
 MEDIA_FIELDS = ("image", "video", "audio")
@@ -124,6 +124,11 @@ class ProductSide:
         found: list[tuple[Message, Sequence[tuple[int, Record]]]] = []
         good = 0
         for message in batch.messages:
+            usual = decode_usual(topic, message.key, message.value, message.kafka_time, limits)
+            if usual is not None:
+                found.append((message, usual))
+                good += len(usual)
+                continue
             decoded = decode(
                 topic,
                 message.key,
@@ -191,8 +196,10 @@ def _entries(partition: int, message: Message, records: Sequence[tuple[int, Any]
     return [Entry(product, stamps, offset, kafka_time, tuple(pairs)) for product, pairs in by_product.items()]
 
 
-def _forwards(partition: int, message: Message, records: Iterable[tuple[int, Any]]) -> list[UserMessage]:
+def _forwards(partition: int, message: Message, records: Sequence[tuple[int, Any]]) -> list[UserMessage]:
     """What one message of `behavior` says, by user."""
+    if len(records) == 1 and records[0][1].user_id is None:
+        return []
     by_user: dict[str, list[tuple[int, Behavior]]] = {}
     for pair in records:
         user_id = pair[1].user_id

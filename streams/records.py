@@ -70,8 +70,7 @@ ROWS, CLOCK = 0, 1
 _ENCODER = msgspec.msgpack.Encoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True, gc=False):
     """One row that changed, as the product side emits it: the blob is `feature_repo.row`'s."""
 
     view: str
@@ -133,7 +132,7 @@ def decode_content(value: bytes) -> ContentMessage:
     return ContentMessage(product_id, dict(stamps), event_time, content)
 
 
-class UserMessage(Struct, frozen=True, array_like=True):
+class UserMessage(Struct, frozen=True, array_like=True, gc=False):
     """The events of one user in one message of `behavior`: origin partition and offset, (place, event) pairs."""
 
     user_id: str

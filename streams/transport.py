@@ -26,7 +26,7 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, gc=False):
     """One Kafka record as it was fetched; `kafka_time` in ms UTC."""
 
     offset: int

@@ -24,7 +24,7 @@ from msgspec import Struct, ValidationError, convert, defstruct
 from feature_repo.events import BEHAVIOR_TYPES, SCHEMA_VERSION, Behavior, Bundle, Heartbeat, Product, ResultSet
 from feature_repo.features import delisting
 from feature_repo.views import input_hash
-from streams.records import BEHAVIOR, CATALOG, MODELS, RESULT_SETS, Record, partition_for, record_key
+from streams.records import BEHAVIOR, CATALOG, MODELS, RESULT_SETS, Record, partition_for
 from streams.settings import Limits
 
 Reason = Literal[
@@ -90,7 +90,7 @@ class Rejected:
     text: str
 
 
-class Decoded(Struct):
+class Decoded(Struct, gc=False):
     """What a message holds: (place, record) pairs and rejections. `count` = both together."""
 
     records: list[tuple[int, Record]] = []
@@ -150,8 +150,9 @@ def decode(
     KeyError for another topic; no message raises.
     """
     readers = _READERS[topic]
-    if value is not None and (records := _read_usual(topic, key, value, kafka_time + limits.future_ms, limits)):
-        return Decoded(list(enumerate(records)), count=len(records))
+    usual = decode_usual(topic, key, value, kafka_time, limits)
+    if usual is not None:
+        return Decoded(usual, count=len(usual))
     arrival = Arrival(key, kafka_time, partition, partitions, limits, media_hosts)
     try:
         if value is None:
@@ -522,6 +523,7 @@ def _shown(value: object) -> str:
 
 # --- the usual, in one step ----------------------------------------------------------------------------------------
 
+
 def _wire_type(struct: type[Struct], *left_out: str) -> type[Any]:
     """A record as it stands on the wire, `type` and `v` and all, and nothing besides. An absent field is UNSET in it or
     what is its default in `struct`."""
@@ -533,7 +535,7 @@ def _wire_type(struct: type[Struct], *left_out: str) -> type[Any]:
         elif known.name != "v" and known.name not in left_out:
             has_default = known.default is not msgspec.NODEFAULT
             fields.append((known.name, hints[known.name], *([known.default] if has_default else [])))
-    return defstruct(f"Wire{struct.__name__}", fields, frozen=True, kw_only=True, forbid_unknown_fields=True)
+    return defstruct(f"Wire{struct.__name__}", fields, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False)
 
 
 _WIRE_OF: Mapping[str, type[Any]] = {BEHAVIOR: _wire_type(Behavior), CATALOG: _wire_type(Product, *MEDIA_FIELDS)}
@@ -541,24 +543,30 @@ _SINGLE = {topic: msgspec.msgpack.Decoder(wire) for topic, wire in _WIRE_OF.item
 _BULK = {topic: msgspec.msgpack.Decoder(list[wire]) for topic, wire in _WIRE_OF.items()}  # type: ignore[valid-type]
 
 
-def _read_usual(topic: str, key: bytes | None, value: bytes, latest: int, limits: Limits) -> Sequence[Record] | None:
-    """The records of a message in which nothing is unusual, None for any other. `latest` is a time in ms."""
-    if topic not in _WIRE_OF:
+def decode_usual(
+    topic: str, key: bytes | None, value: bytes | None, kafka_time: int, limits: Limits
+) -> list[tuple[int, Record]] | None:
+    """The records of a message of `catalog` or `behavior` in which nothing is unusual, None for any other."""
+    if value is None or topic not in _WIRE_OF:
         return None
     try:
-        is_bulk = _is_bulk(value, limits)
-        found = _BULK[topic].decode(value) if is_bulk else (_SINGLE[topic].decode(value),)
+        if key is None:
+            found: Sequence[Any] = _BULK[topic].decode(value) if _is_bulk(value, limits) else ()
+        elif len(value) <= limits.message_bytes:
+            found = (_SINGLE[topic].decode(value),)
+            if found[0].product_id.encode() != key:
+                return None
+        else:
+            return None
     except (_Bad, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    records = _usual_events(found, latest) if topic == BEHAVIOR else _usual_patches(found, latest)
-    if records is None or key != (None if is_bulk else record_key(records[0])):
-        return None
-    return records
+    usual = _usual_events if topic == BEHAVIOR else _usual_patches
+    return usual(found, kafka_time + limits.future_ms) or None
 
 
-def _usual_events(found: Iterable[Any], latest: int) -> Sequence[Record] | None:
-    events: list[Record] = []
-    for wire in found:
+def _usual_events(found: Iterable[Any], latest: int) -> list[tuple[int, Record]] | None:
+    events: list[tuple[int, Record]] = []
+    for place, wire in enumerate(found):
         event_id, product_id, event_time = wire.event_id, wire.product_id, wire.event_time
         user_id, session_id, result_set_id = wire.user_id, wire.session_id, wire.result_set_id
         if event_time > latest or not (
@@ -569,43 +577,41 @@ def _usual_events(found: Iterable[Any], latest: int) -> Sequence[Record] | None:
             and (result_set_id is None or result_set_id.isascii())
         ):
             return None
-        events.append(
-            Behavior(
-                type=wire.type,
-                event_id=event_id,
-                product_id=product_id,
-                event_time=event_time,
-                user_id=user_id,
-                session_id=session_id,
-                result_set_id=result_set_id,
-                position=wire.position,
-                quantity=wire.quantity,
-                price=wire.price,
-            )
+        event = Behavior(
+            type=wire.type,
+            event_id=event_id,
+            product_id=product_id,
+            event_time=event_time,
+            user_id=user_id,
+            session_id=session_id,
+            result_set_id=result_set_id,
+            position=wire.position,
+            quantity=wire.quantity,
+            price=wire.price,
         )
+        events.append((place, event))
     return events
 
 
-def _usual_patches(found: Iterable[Any], latest: int) -> Sequence[Record] | None:
-    patches: list[Record] = []
-    for wire in found:
+def _usual_patches(found: Iterable[Any], latest: int) -> list[tuple[int, Record]] | None:
+    patches: list[tuple[int, Record]] = []
+    for place, wire in enumerate(found):
         if wire.event_time > latest or not wire.product_id.isascii() or wire.attributes:
             return None
-        patches.append(
-            Product(
-                product_id=wire.product_id,
-                event_time=wire.event_time,
-                title=wire.title,
-                description=wire.description,
-                brand=wire.brand,
-                category=wire.category,
-                attributes=wire.attributes,
-                price=wire.price,
-                currency=wire.currency,
-                stock=wire.stock,
-                delisted=wire.delisted,
-            )
+        patch = Product(
+            product_id=wire.product_id,
+            event_time=wire.event_time,
+            title=wire.title,
+            description=wire.description,
+            brand=wire.brand,
+            category=wire.category,
+            attributes=wire.attributes,
+            price=wire.price,
+            currency=wire.currency,
+            stock=wire.stock,
+            delisted=wire.delisted,
         )
+        patches.append((place, patch))
     return patches
 
 

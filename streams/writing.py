@@ -32,7 +32,7 @@ from feature_repo.row_store import (
 )
 from feature_repo.views import MINUTE_MS
 from streams.emitting import Emitter, Sender
-from streams.folding import Entry, Folding, contains, merge
+from streams.folding import Entry, Folding, admit
 from streams.records import Change, entity_hash
 
 LOAD_ROWS = 500
@@ -80,7 +80,7 @@ class OwnedRow:
     emitted_ms: int | None = None
 
 
-class Flush(Struct):
+class Flush(Struct, gc=False):
     """A row in a flush: what is written, and how far the row was then."""
 
     row: OwnedRow
@@ -201,15 +201,16 @@ class RowWriter:
         """Fold the entry unless the row holds it; forward what follows from it."""
         changed = True
         row.by_time = False
-        if contains(row.stamps, entry):
-            row.is_unsure = True
-        else:
+        if admit(row.stamps, entry):
             changed = self.folding.fold(row.state, entry)
-            merge(row.stamps, entry)
             row.pending.append(entry)
             self._touch(row)
+        else:
+            row.is_unsure = True
         if entry.kafka_time > row.kafka_time:
             row.kafka_time = entry.kafka_time
+        if not self.folding.forwards:
+            return
         forward = self.folding.forward(row.entity, row.state, row.stamps, entry, changed)
         if forward is not None:
             self._sends.append(self._send(forward.topic, forward.key.encode(), forward.value))

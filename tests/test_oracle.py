@@ -1017,7 +1017,7 @@ def test_what_is_planted_on_the_real_parts_is_found(settings: Settings) -> None:
 
     async def spoil() -> None:
         store = RowStore(settings.redis.get_secret_value())
-        values = {"ints": [1, 1, 3, 0], "floats": [], "strings": ["white mug", "", "", ""]}
+        values = {"ints": [1, 300, 3, 0], "floats": [], "strings": ["white mug", "", "", ""]}
         await understudy.write(store, PRODUCT_CATALOG, "mug", values)
         await store.close()
 

@@ -1,6 +1,5 @@
 """Behaviour of a product: integer counts in event-time buckets, and windows over them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from feature_repo.events import Behavior
@@ -55,28 +54,26 @@ def behavior_values(state: BehaviorState, as_of: int) -> list[float]:
     """Feature values at `as_of` (ms), rounded, in the order of views.PRODUCT_BEHAVIOR."""
     in_10m, in_1h = state.minutes.sums(as_of // MINUTE_MS)
     in_24h, in_7d = state.hours.sums(as_of // HOUR_MS)
+    ever = state.totals
+    viewed, clicked = in_24h[VIEWED], in_24h[CLICKED]
     return three_digits(
         (
-            _sales(in_10m),
-            _sales(in_1h),
-            _sales(in_24h),
-            _sales(in_7d),
+            max(0, in_10m[PURCHASED] - in_10m[RETURNED]),
+            max(0, in_1h[PURCHASED] - in_1h[RETURNED]),
+            max(0, in_24h[PURCHASED] - in_24h[RETURNED]),
+            max(0, in_7d[PURCHASED] - in_7d[RETURNED]),
             in_24h[ORDERED],
             in_7d[ORDERED],
             in_7d[RETURNED],
-            in_24h[VIEWED],
+            viewed,
             in_1h[CLICKED],
-            in_24h[CLICKED],
+            clicked,
             in_24h[CARTED],
-            (in_24h[CLICKED] + CTR_CLICKS) / (in_24h[VIEWED] + CTR_VIEWS),
-            _sales(state.totals),
-            state.totals[ORDERED],
+            (clicked + CTR_CLICKS) / (viewed + CTR_VIEWS),
+            max(0, ever[PURCHASED] - ever[RETURNED]),
+            ever[ORDERED],
         )
     )
-
-
-def _sales(counts: Sequence[int]) -> int:
-    return max(0, counts[PURCHASED] - counts[RETURNED])
 
 
 def next_change(state: BehaviorState, as_of: int) -> int | None:

@@ -18,7 +18,7 @@ class Buckets:
     them, what leaves a window is taken off; they are integers, so they are what a sum over the buckets would be.
     """
 
-    __slots__ = ("_closed", "_leaving", "_newest", "_now", "_sums", "counts", "lengths")
+    __slots__ = ("_closed", "_current", "_leaving", "_newest", "_now", "_sums", "_targets", "counts", "lengths")
 
     def __init__(self, lengths: Sequence[int], counts: dict[int, list[int]] | None = None) -> None:
         self.lengths = lengths
@@ -26,14 +26,22 @@ class Buckets:
         self._newest = max(self.counts, default=NONE)
         #: the bucket at which the windows end; NONE while there are no sums
         self._now = NONE
-        self._sums: list[list[int]] = []
+        self._sums: list[tuple[int, list[int]]] = []
         #: the next bucket that finds less in a window than there is now; looked for anew unless it is later than now
         self._leaving = 0
         #: all but the newest as they are packed; None when they changed
         self._closed: bytes | None = None
+        #: a newest bucket that lies in every window, and all lists that an event in it adds to
+        self._current = NONE
+        self._targets: list[list[int]] = []
 
     def add(self, bucket: int, counts: Iterable[tuple[int, int]]) -> None:
         """Count, unless no window can reach the bucket any more. `counts` are (column, count) pairs."""
+        if bucket == self._current:
+            for column, count in counts:
+                for target in self._targets:
+                    target[column] += count
+            return
         row = self.counts.get(bucket)
         if row is None:
             if bucket <= self._newest - self.lengths[-1]:
@@ -43,19 +51,25 @@ class Buckets:
             self._closed = None
         for column, count in counts:
             row[column] += count
-        if self._now != NONE:
-            for length, sums in zip(self.lengths, self._sums, strict=True):
-                if bucket > self._now - length:
-                    for column, count in counts:
-                        sums[column] += count
+        age = self._now - bucket
+        for length, sums in self._sums:
+            if age < length:
+                for column, count in counts:
+                    sums[column] += count
+        if bucket == self._newest and self._sums and age < self.lengths[0]:
+            self._current, self._targets = bucket, [row, *(sums for _, sums in self._sums)]
 
     def _enter(self, bucket: int) -> list[int]:
-        if bucket > self._newest:
+        if self._newest == NONE:
+            # of nothing the sums are known
+            self._newest = self._now = bucket
+            self._sums = [(length, [0] * COLUMNS) for length in self.lengths]
+            self._leaving = NEVER
+        elif bucket > self._newest:
             if NONE < self._now < bucket:
                 self._move(bucket)
-            if self._newest != NONE:
-                self._close(bucket)
-            self._newest = bucket
+            self._close(bucket)
+            self._newest, self._current = bucket, NONE
         else:
             self._closed = None
         for length in self.lengths:
@@ -74,14 +88,15 @@ class Buckets:
                 self._closed = self._closed[len(_packed(bucket, self.counts[bucket])) :]
             del self.counts[bucket]
 
-    def sums(self, now: int) -> list[list[int]]:
+    def sums(self, now: int) -> tuple[list[int], ...]:
         """Columns summed over the buckets in (now - length, now], one list for each of `lengths`."""
-        if NONE < self._now < now:
-            self._move(now)
-        elif now != self._now:
-            self._sums = [self._summed(now - length, now) for length in self.lengths]
-            self._now, self._leaving = now, 0
-        return self._sums
+        if now != self._now:
+            if NONE < self._now < now:
+                self._move(now)
+            else:
+                self._sums = [(length, self._summed(now - length, now)) for length in self.lengths]
+                self._now, self._leaving, self._current = now, 0, NONE
+        return tuple([sums for _, sums in self._sums])
 
     def next_leaving(self, now: int) -> int:
         """The first bucket after `now` that finds less in a window; NEVER if none does."""
@@ -94,11 +109,11 @@ class Buckets:
 
     def _move(self, now: int) -> None:
         """Windows end later: what they lose is taken off; no bucket is later than they ended."""
-        for length, sums in zip(self.lengths, self._sums, strict=True):
+        for length, sums in self._sums:
             for bucket in self._between(self._now - length, min(now - length, self._now)):
                 for column, count in enumerate(self.counts[bucket]):
                     sums[column] -= count
-        self._now = now
+        self._now, self._current = now, NONE
 
     def _summed(self, low: int, high: int) -> list[int]:
         inside = [counts for bucket, counts in self.counts.items() if low < bucket <= high]

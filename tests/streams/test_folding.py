@@ -17,9 +17,8 @@ from streams.folding import (
     Entry,
     Folding,
     UserFolding,
-    contains,
+    admit,
     content_version,
-    merge,
 )
 from streams.records import ContentMessage, decode_content
 from tests.streams.bench import HOUR, behavior, bought, patched
@@ -47,24 +46,24 @@ def encoded(product: str, stamps: Stamps, number: float, input_offset: int = 0) 
 def test_a_row_holds_what_lies_below_its_stamp_of_the_same_partition(
     stamps: Stamps, entry: Stamps, expected: bool
 ) -> None:
-    assert contains(stamps, Entry("a", entry, 0, 0, ())) is expected
+    assert admit(stamps, Entry("a", entry, 0, 0, ())) is not expected
 
 
 def test_stamps_are_merged_by_partition_and_never_fall() -> None:
     stamps = {0: 5, 1: 2}
-    merge(stamps, Entry("a", {0: 3, 2: 7}, 0, 0, ()))
+    assert admit(stamps, Entry("a", {0: 3, 2: 7}, 0, 0, ()))
     assert stamps == {0: 5, 1: 2, 2: 7}
 
 
 def test_an_entry_that_replaces_a_row_brings_its_stamps() -> None:
     """{0: 10} was encoded from a catalog row that lacked what {0: 4, 1: 3} holds; {0: 10, 1: 3} holds both."""
     first, lower, both = ({0: 10}, {0: 4, 1: 3}, {0: 10, 1: 3})
-    assert contains(first, encoded("a", lower, 1.0))
-    assert not contains(first, encoded("a", both, 1.0))
+    assert not admit(dict(first), encoded("a", lower, 1.0))
+    assert admit(dict(first), encoded("a", both, 1.0))
     stamps = dict(first)
-    merge(stamps, encoded("a", {0: 9, 1: 9}, 1.0))
+    assert admit(stamps, encoded("a", {0: 9, 1: 9}, 1.0))
     assert stamps == {0: 9, 1: 9}
-    assert contains({0: 10}, encoded("a", {0: 10}, 1.0))
+    assert not admit({0: 10}, encoded("a", {0: 10}, 1.0))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
@@ -73,9 +72,8 @@ def test_the_newest_content_wins_in_any_order(order: tuple[int, int, int]) -> No
     entries = [encoded("a", stamps, float(n)) for n, stamps in enumerate(({0: 10}, {0: 4, 1: 3}, {0: 10, 1: 3}))]
     state, stamps = folding.empty(), {}  # type: ignore[var-annotated]
     for number in order:
-        if not contains(stamps, entries[number]):
+        if admit(stamps, entries[number]):
             folding.fold(state, entries[number])
-            merge(stamps, entries[number])
     assert msgpack.unpackb(folding.values(state, 0).strings) == ["1", "hash 2.0"]
     assert set(np.frombuffer(folding.values(state, 0).numbers, "<f4").tolist()) == {2.0}
     assert stamps == {0: 10, 1: 3}
