@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import msgspec
@@ -16,11 +17,12 @@ import torch
 
 from feature_repo.events import Behavior, Product
 from feature_repo.views import HISTORY_EVENTS, MODALITIES, NUMERIC_FIELDS
+from serving.datasets import ranklens as events_of_films
 from serving.errors import ServingError
 from serving.model.config import DEFAULT, FusionForm
 from serving.model.dataset import RankedList
 from serving.model.metrics import Interval
-from serving.model.suites import clothing, device, floors, luma
+from serving.model.suites import clothing, device, floors, freshness, luma, ranklens
 from serving.model.suites.asking import Asking
 from serving.model.suites.drawing import draw
 from serving.model.suites.judging import Judged
@@ -28,6 +30,7 @@ from serving.model.suites.page import write
 from serving.model.suites.plain import Plain
 from serving.model.suites.replaying import Late, LeakError, check, lists, without_positions
 from serving.model.suites.rows import COLUMNS, Figure, Finding, Line, Row, Target, quality
+from serving.model.suites.shops import AS_TRAINED
 from serving.model.training.fitting import new_nets
 from tests.datasets.shelves import luma_row, write_clothing, write_luma
 
@@ -402,3 +405,45 @@ def test_nets_take_what_a_device_is_measured_with() -> None:
     assert content[:, MODALITIES.index("image")].abs().sum() > 0
     assert content[:, MODALITIES.index("video")].abs().sum() == 0
     assert nets.ranker(*device.ranked(250, torch.device("cpu"))).shape == (250,)
+
+
+@pytest.fixture
+def clicks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder of data sets whose RankLens is the log above, longer."""
+    data = SimpleNamespace(products=tuple(films()), behavior=tuple(log(shown=200)))
+    monkeypatch.setattr(events_of_films, "load", lambda folder: data)
+    (tmp_path / "ranklens").mkdir()
+    return tmp_path
+
+
+def test_ranklens_has_every_floor_and_both_models(clicks: Path) -> None:
+    found = {row.name: row for row in ranklens.measure(small(clicks)).rows}
+    assert list(found)[:4] == ["random order", "order shown", "popularity (clicks so far)", "streaming click rate"]
+    assert found["model with position"].floor == found["streaming click rate"].value
+    for told, target in (("with position", "≥ 0.6250"), ("without position", "≥ 0.6200")):
+        trees = found[f"LightGBM on {len(Plain(films()).names)} plain features, {told}"]
+        assert found[f"model {told}"].peer == trees.value
+        assert str(found[f"model {told}"].target) == target
+        assert str(found[f"model {told} less click rate"].target) == "interval > 0.0200"
+        assert found[f"model {told} less LightGBM"].value == pytest.approx(found[f"model {told}"].value - trees.value)
+
+
+def test_a_leak_stops_the_suite(clicks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranklens, "lists", peeking_counters)
+    with pytest.raises(LeakError, match="numeric of list"):
+        ranklens.measure(small(clicks))
+
+
+def test_freshness_is_a_curve_by_time_and_by_events(clicks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freshness, "EVENTS", (0, 50))
+    monkeypatch.setattr(freshness, "MOMENTS", {"0": 0, "1 h": 3_600_000})
+    monkeypatch.setattr(freshness, "AS_TRAINED", replace(AS_TRAINED, lists_per_day=10))
+    finding = freshness.measure(small(clicks))
+    by_time, by_events = finding.figures
+    assert by_time.places == ("0", "1 h")
+    assert by_events.places == ("0", "50")
+    fresh = [line.values[0] for line in by_events.lines]
+    assert fresh == [fresh[0]] * 3, "nothing is late"
+    assert len({line.values[1].mean for line in by_events.lines}) > 1
+    assert [row.name for row in finding.rows[:2]] == ["Online Retail, 0 late", "Online Retail, 1 h late"]
+    assert finding.rows[0].floor != finding.rows[1].floor

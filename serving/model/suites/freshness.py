@@ -1,6 +1,7 @@
 """What late features cost: the same lists ordered by what was known some time, or some events, before the moment."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -91,7 +92,7 @@ def of_ranklens(asking: Asking) -> tuple[Figure, list[Row]]:
             asking.tell(f"RankLens, {whose}", done, len(EVENTS))
             replayed = lists(ids, data.behavior, late_of(number), first)
             test = {name: replayed[name] for name in known.tested}
-            value, floor = _ranked(nets, films.Films(known.products, {}, test))
+            value, floor = _ranked(nets, replace(known, tested=test))
             curves[whose].append(value)
             rows.append(quality(f"RankLens, {whose} by {number:,} events", value, floor=floor))
     figure = Figure(

@@ -25,19 +25,19 @@ def learned(
     tell: Callable[[int, int], None],
     held_out: Shop | None = None,
 ) -> Nets:
-    """Nets of a form, after `epochs` through the lists of the shops, calibrated on those of `held_out` if it is given.
+    """Nets of a form, after `epochs` through the lists of the shops; with `held_out` fewer, when they are best on its
+    lists, and calibrated on them.
 
     The same seed gives the same nets. `tell` hears of steps.
     """
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     nets = new_nets(model)
-    config = TrainConfig(weights=Path(), seed=seed, epochs=epochs, model=model)
-    fit(nets, [Lesson(shop, shop.lists) for shop in shops], config, lambda at: tell(at.done, at.total))
-    if held_out is not None:
-        calibrate(nets, Lesson(held_out, held_out.lists))
-    for net in nets.by_name.values():
-        net.eval()
+    config = TrainConfig(seed=seed, epochs=epochs, model=model)
+    checked = [] if held_out is None else [Lesson(held_out, held_out.lists)]
+    fit(nets, [Lesson(shop, shop.lists) for shop in shops], config, lambda at: tell(at.done, at.total), checked)
+    for lesson in checked:
+        calibrate(nets, lesson)
     return nets
 
 

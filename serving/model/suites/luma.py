@@ -189,7 +189,7 @@ def _plain(side: Shelf) -> tuple[Doubles, Doubles, floors.Counts]:
         ranks = np.argsort(np.argsort(prices, kind="stable"))
         names = (side.items[row].product.product_id for row in one.items)
         rows += list(zip((found.get(name, 0.0) for name in names), prices, ranks, strict=True))
-        gains.append(one.bought)
+        gains.append(one.relevance)
     sizes = np.array([len(one.items) for one in side.shop.lists])
     return np.array(rows, np.float64), np.concatenate(gains).astype(np.float64), sizes
 
@@ -223,7 +223,8 @@ def _list(items: Sequence[Item], asked: Asked) -> RankedList:
         items=np.array(asked.shown, np.int32),
         numeric=unknown.numeric,
         retrieval=unknown.retrieval,
-        bought=np.array(asked.grades, np.float32),
+        bought=np.array([grade == 1 for grade in asked.grades], np.float32),
+        grade=np.array(asked.grades, np.float32),
     )
 
 

@@ -1,7 +1,7 @@
 """Clicks of people on films (RankLens): the engine's own live features, strictly causal, beside plain ones."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -11,7 +11,7 @@ from feature_repo.events import Behavior, Product
 from feature_repo.views import NUMERIC_FIELDS
 from serving.datasets import ranklens
 from serving.model.config import ModelConfig
-from serving.model.dataset import RankedList, Shop
+from serving.model.dataset import RankedList, Shop, click_rates_of
 from serving.model.evaluate import Nets, logits, request
 from serving.model.metrics import Doubles, interval
 from serving.model.suites import floors
@@ -26,8 +26,8 @@ from serving.requests import ProductContent
 SUITE: Final = "ranklens"
 #: share of the clicked lists, by time, that are learned from; the rest is tested on
 LEARNED: Final = 0.8
-#: share of those, the last ones, that only calibrate
-HELD_OUT: Final = 0.03
+#: share of those, the last ones, that only tell when to end, and calibrate
+HELD_OUT: Final = 0.05
 EPOCHS: Final = 6
 MODEL: Final = ModelConfig()
 CLICKED: Final = NUMERIC_FIELDS.index("clicks_24h")
@@ -47,9 +47,11 @@ SUSPICIOUS: Final = 0.64
 
 @dataclass(frozen=True)
 class Films:
-    """The catalogue, and the clicked lists of both sides by result_set_id in order of time, with their positions."""
+    """The catalogue, and the clicked lists of both sides by result_set_id in order of time, with their positions.
+    `click_rates` by position are those of what happened before the first tested list."""
 
     products: tuple[Product, ...]
+    click_rates: tuple[float, ...]
     learned: Mapping[str, RankedList]
     tested: Mapping[str, RankedList]
 
@@ -61,16 +63,15 @@ class Films:
     def test(self) -> tuple[RankedList, ...]:
         return tuple(self.tested.values())
 
-    @property
-    def content(self) -> tuple[ProductContent, ...]:
-        """The catalogue as it is encoded."""
-        return tuple(map(_content, self.products))
+    def shop(self, some: tuple[RankedList, ...]) -> Shop:
+        """Some of the lists as the nets read them."""
+        return Shop(tuple(map(_content, self.products)), some, self.click_rates)
 
 
 def measure(asking: Asking) -> Finding:
     """Train on the first four fifths of the clicked lists, with and without the position; measure on the last."""
     films = load(asking)
-    blind = Films(films.products, *map(_without_positions, (films.learned, films.tested)))
+    blind = replace(films, learned=_without_positions(films.learned), tested=_without_positions(films.tested))
     judged = Judged(films.test)
     numeric = np.concatenate([one.numeric for one in films.test])
     features = len(Plain(films.products).names)
@@ -122,7 +123,8 @@ def load(asking: Asking) -> Films:
     clicked = [(name, one) for name, one in found.items() if one.bought.any()]
     clicked = clicked[: asking.fewer(len(clicked))]
     cut = int(LEARNED * len(clicked))
-    return Films(data.products, dict(clicked[:cut]), dict(clicked[cut:]))
+    before = [event for event in data.behavior if event.event_time < clicked[cut][1].time_ms]
+    return Films(data.products, click_rates_of(before), dict(clicked[:cut]), dict(clicked[cut:]))
 
 
 def _check(ids: Sequence[str], behavior: Sequence[Behavior]) -> None:
@@ -133,17 +135,17 @@ def _check(ids: Sequence[str], behavior: Sequence[Behavior]) -> None:
 
 
 def trained(films: Films, told: str, seed: int, asking: Asking) -> Nets:
-    """Nets that have seen the lists to learn from; the last of them only to calibrate."""
+    """Nets that have seen the lists to learn from; the last of them only to tell when to end, and to calibrate."""
     stage = f"model {told}, training {seed + 1} of {asking.seeds}"
     cut = int((1 - HELD_OUT) * len(films.learn))
-    shop, held_out = Shop(films.content, films.learn[:cut]), Shop(films.content, films.learn[cut:])
     epochs = 1 if asking.quick else EPOCHS
+    shop, held_out = films.shop(films.learn[:cut]), films.shop(films.learn[cut:])
     return learned(MODEL, [shop], seed, epochs, partial(asking.tell, stage), held_out)
 
 
 def scores_of(nets: Nets, films: Films) -> Doubles:
     """[N] logits of the tested lists."""
-    shop = Shop(films.content, films.test)
+    shop = films.shop(films.test)
     return logits(nets.ranker, request(nets, shop, shop.lists)).astype(np.float64)
 
 
@@ -159,7 +161,7 @@ def _trees(films: Films) -> Doubles:
     """[N] LightGBM's scores of the tested lists."""
     plain = Plain(films.products)
     learn, test = (np.concatenate([plain.table(one) for one in side]) for side in (films.learn, films.test))
-    gains = np.concatenate([one.bought for one in films.learn]).astype(np.float64)
+    gains = np.concatenate([one.relevance for one in films.learn]).astype(np.float64)
     sizes = np.array([len(one.items) for one in films.learn])
     return floors.boosted(floors.Table(learn, gains, sizes), test, seed=0)
 

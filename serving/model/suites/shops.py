@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -24,7 +23,7 @@ from serving.requests import Floats
 
 POPULARITY: Final = "sales_7d"
 SALES: Final = NUMERIC_FIELDS.index(POPULARITY)
-AS_TRAINED: Final = TrainConfig(weights=Path())
+AS_TRAINED: Final = TrainConfig()
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def rows_of(nets: Nets, side: Sides) -> list[Row]:
 
 def _trees(side: Sides) -> Doubles:
     """[N] LightGBM's scores of the tested lists."""
-    gains = np.concatenate([one.bought for one in side.learn]).astype(np.float64)
+    gains = np.concatenate([one.relevance for one in side.learn]).astype(np.float64)
     sizes = np.array([len(one.items) for one in side.learn])
     return floors.boosted(floors.Table(_plain(side.learn), gains, sizes), _plain(side.test), seed=0)
 
