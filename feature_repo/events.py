@@ -100,6 +100,8 @@ class Bundle(Struct, frozen=True, kw_only=True, omit_defaults=True):
     price_weight: float
     #: what a score depends on: its row alone, or all rows of its set
     scope: Literal["row", "list"] = "row"
+    #: expected clicks of an impression by its position, the last one for all further down: what a taste is judged by
+    click_rates: list[float] = []
     type: Literal["bundle"] = "bundle"
     v: int = SCHEMA_VERSION
     metrics: dict[str, float] = {}

@@ -14,8 +14,10 @@ Dtype = Literal["int64", "float32", "string", "bytes"]
 MODALITIES = ("text", "image", "video", "audio", "attributes")
 #: D, the width of every content and query vector
 EMBEDDING_DIM = 32
-#: U, the width of a user vector
-USER_DIM = EMBEDDING_DIM
+#: modalities that a user has a taste in
+TASTES = ("text", "image", "attributes")
+#: U, the width of a user vector: a taste in each of them, how much is known of the user and which way it leans
+USER_DIM = len(TASTES) * EMBEDDING_DIM + 2
 #: events of a user that a row remembers
 HISTORY_EVENTS = 128
 #: int64 fields carry this where a value is unknown or cleared
@@ -171,5 +173,5 @@ BEHAVIOR_COLUMNS = slice(len(PRICE_FIELDS), len(NUMERIC_FIELDS))
 
 def input_hash() -> str:
     """Hash of the order of the ranker's inputs; a bundle made for another order is refused at load."""
-    text = f"{NUMERIC_FIELDS}|{MODALITIES}|{EMBEDDING_DIM}|{USER_DIM}"
+    text = f"{NUMERIC_FIELDS}|{MODALITIES}|{EMBEDDING_DIM}|{TASTES}|{USER_DIM}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -35,6 +35,7 @@ from feature_repo.views import (
     input_hash,
 )
 from serving.requests import ContentVectors, Floats, ProductContent, ScoreRequest, Scores
+from serving.users import PRIOR_PRODUCTS
 from streams import topics
 from streams.client import Connection, Publisher, Registrar
 from streams.dead_letters import dead_letter
@@ -318,11 +319,13 @@ def test_titles_count_with_a_query_and_with_a_user_who_bought_long_titles() -> N
     assert ranks(log.replay()) == [("a", 0.5), ("b", 0.25)]
     assert ranks(log.replay(), "u") == [("a", 0.0), ("b", 0.0)]
     log.add(bought("1", "a", T - 2 * HOUR_MS, user_id="jo")).beat(T)
-    assert ranks(log.replay(), "u") == [("a", 1.0), ("b", 0.5)]
+    first = 1 / (1 + PRIOR_PRODUCTS)
+    assert ranks(log.replay(), "u") == [("a", round(first, 5)), ("b", round(first / 2, 5))]
     log.add(bought("2", "nobody", T - 2 * HOUR_MS, user_id="jo"))
-    assert ranks(log.replay(), "u") == [("a", 1.0), ("b", 0.5)]
+    assert ranks(log.replay(), "u") == [("a", round(first, 5)), ("b", round(first / 2, 5))]
     log.add(bought("3", "b", T - 2 * HOUR_MS, user_id="jo"))
-    assert ranks(log.replay(), "u") == [("a", 0.75), ("b", 0.375)]
+    both = 1.5 / (2 + PRIOR_PRODUCTS)
+    assert ranks(log.replay(), "u") == [("a", round(both, 5)), ("b", round(both / 2, 5))]
 
 
 def test_a_user_is_folded_in_order_of_arrival_whatever_the_order_of_reading() -> None:

@@ -112,14 +112,20 @@ def bundle_of(repository: Path, name: str = BUNDLE_NAME) -> Bundle:
     header = read_header(file)
     check_header(header, file)
     versions = {model: newest_version(repository, model) for model in MODELS}
+    return bundle_from(header, versions, max(versions.values()), name)
+
+
+def bundle_from(header: Mapping[str, str], models: dict[str, int], number: int, name: str = BUNDLE_NAME) -> Bundle:
+    """Bundle `number` of these versions of the models; `header` is that of the ranker's weights."""
     return Bundle(
         bundle=name,
-        version=max(versions.values()),
-        models=versions,
+        version=number,
+        models=models,
         input_hash=header["input_hash"],
         price_weight=float(header["price_weight"]),
         metrics=json.loads(header["metrics"]),
         scope=config_from_header(header).scope,
+        click_rates=json.loads(header["click_rates"]),
     )
 
 

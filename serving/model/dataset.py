@@ -53,6 +53,10 @@ PACES = (1.0, 1.0, 0.1, 0.01, 0.003)
 #: fen; where the price term of that taste is nil
 USUAL_PRICE = 10_000
 
+#: positions that have a click rate of their own; further down it is that of the last
+CLICK_POSITIONS = 50
+RATE_PRIOR = 50.0
+
 #: what `serving.users` reads: (type, product_id, position, event_time in ms), oldest first
 Events = tuple[tuple[str, str, int | None, int], ...]
 
@@ -83,6 +87,8 @@ class Shop:
 
     products: tuple[ProductContent, ...]
     lists: tuple[RankedList, ...]
+    #: expected clicks of an impression by position (`click_rates_of`), empty where nobody says what was shown
+    click_rates: tuple[float, ...] = ()
 
     @property
     def prepared(self) -> PreparedProducts:
@@ -102,6 +108,26 @@ class Shop:
     def between(self, since_ms: int, until_ms: int) -> tuple[RankedList, ...]:
         """The lists of [since_ms, until_ms)."""
         return tuple(one for one in self.lists if since_ms <= one.time_ms < until_ms)
+
+
+def click_rates_of(behavior: Iterable[Behavior]) -> tuple[float, ...]:
+    """Clicks of an impression by its position, of CLICK_POSITIONS or less; empty without impressions at positions.
+
+    A rate is drawn towards that of all positions by as much as RATE_PRIOR impressions.
+    """
+    shown, clicked = np.zeros(CLICK_POSITIONS), np.zeros(CLICK_POSITIONS)
+    where: dict[tuple[str | None, str | None, str], int] = {}
+    for event in behavior:
+        place = (event.result_set_id, event.user_id, event.product_id)
+        if event.type == "impression" and event.position is not None:
+            where[place] = min(event.position, CLICK_POSITIONS - 1)
+            shown[where[place]] += 1
+        elif event.type == "click" and place in where:
+            clicked[where.pop(place)] += 1
+    if not shown.any():
+        return ()
+    rates = (clicked + RATE_PRIOR * clicked.sum() / shown.sum()) / (shown + RATE_PRIOR)
+    return tuple(round(rate, 5) for rate in rates[: 1 + int(np.flatnonzero(shown)[-1])].tolist())
 
 
 def online_retail(

@@ -4,7 +4,6 @@ A bundle has the number of the export that made it. An export adds a version onl
 bundle N is of each model the newest version that is not above N.
 """
 
-import json
 import os
 import re
 from collections.abc import Collection
@@ -13,8 +12,7 @@ from typing import Final
 
 from feature_repo.events import Bundle
 from serving.errors import ServingError
-from serving.model.bundle import BUNDLE_NAME, check_header, read_header, weights_file
-from serving.model.config import config_from_header
+from serving.model.bundle import BUNDLE_NAME, bundle_from, check_header, read_header, weights_file
 from serving.requests import MODELS
 
 CONFIG: Final = "config.pbtxt"
@@ -46,15 +44,7 @@ def bundle_at(repository: Path, number: int, name: str = BUNDLE_NAME) -> Bundle:
     file = weights_file(repository, "ranker", models["ranker"])
     header = read_header(file)
     check_header(header, file)
-    return Bundle(
-        bundle=name,
-        version=number,
-        models=models,
-        input_hash=header["input_hash"],
-        price_weight=float(header["price_weight"]),
-        metrics=json.loads(header["metrics"]),
-        scope=config_from_header(header).scope,
-    )
+    return bundle_from(header, models, number, name)
 
 
 def hold(repository: Path, model: str, wanted: Collection[int]) -> None:

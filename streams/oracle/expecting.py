@@ -35,7 +35,6 @@ from streams.validation import MEDIA_FIELDS
 SCORE_ROWS = 20_000
 ENCODE_ROWS = 256
 
-_TEXT = MODALITIES.index("text")
 _STOCK, _DELISTED = (PRODUCT_CATALOG.offsets[name] for name in ("stock", "delisted"))
 _PRICES = [PRODUCT_CATALOG.offsets[name] for name in PRICE_FIELDS]
 
@@ -110,7 +109,7 @@ class Expectations:
         products = {product_id for one in live for product_id, _ in one.candidates}
         products |= {product_id for state in states.values() for _, product_id, _, _ in user_events(state)}
         rows = await self._rows(replay, sorted(products), bundle.models["product_encoder"])
-        users = {user_id: _user(state, rows) for user_id, state in states.items()}
+        users = {user_id: _user(state, rows, bundle.click_rates) for user_id, state in states.items()}
         queries = await self._queries([one.query for one in live], bundle.models["query_encoder"])
         model_version = f"{bundle.bundle}/{bundle.version}"
         found: dict[str, Expectation] = {}
@@ -211,12 +210,12 @@ class Expectations:
         return data
 
 
-def _user(state: UserState, rows: Rows) -> Floats:
-    """The vector of a user's last events and of the text of their products."""
+def _user(state: UserState, rows: Rows, click_rates: Sequence[float]) -> Floats:
+    """The vector of a user's last events and of the contents of their products."""
     history = user_events(state)
     slots = {product_id: rows.slots[product_id] for _, product_id, _, _ in history}
-    texts = {product_id: rows.content[slot, _TEXT] for product_id, slot in slots.items() if rows.mask[slot, _TEXT] > 0}
-    return user_vector(history, texts)
+    contents = {product_id: rows.content[slot] for product_id, slot in slots.items() if rows.mask[slot].any()}
+    return user_vector(history, contents, click_rates)
 
 
 def _ranked(registration: ResultSet, logits: Floats, rows: Rows, model_version: str) -> Expected:

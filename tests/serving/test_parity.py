@@ -48,7 +48,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if number == 0 or config.text != CONFIGS[number - 1].text:
             for model in ("product_encoder", "query_encoder"):
                 save(untrained(model, config), folder / f"{model}.safetensors", config, {})
-        facts = {"price_weight": "0.5", "metrics": json.dumps({})}
+        facts = {"price_weight": "0.5", "click_rates": "[]", "metrics": json.dumps({})}
         save(an_untrained(config, number), folder / "ranker.safetensors", config, facts)
         export(folder, folder / "models")
     for model in MODELS:

@@ -96,9 +96,9 @@ def content_row(product: str, offset: int, *, text: str = "") -> Change:
     return Change(PRODUCT_CONTENT.name, product, blob)
 
 
-def user_row(user: str, offset: int, *products: str) -> Change:
-    """A user who clicked these products, the oldest first."""
-    history = msgpack.packb([["click", product, -1, HOUR + place] for place, product in enumerate(products)])
+def user_row(user: str, offset: int, *products: str, kind: str = "click") -> Change:
+    """A user who clicked these products, or did what `kind` says, the oldest first."""
+    history = msgpack.packb([[kind, product, -1, HOUR + place] for place, product in enumerate(products)])
     blob = pack_row(
         USER_BEHAVIOR,
         as_of=HOUR,

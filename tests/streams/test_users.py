@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from feature_repo.views import EMBEDDING_DIM
+from serving.users import PRIOR_PRODUCTS
 from streams.candidate_rows import CandidateRows
 from streams.records import Change
 from streams.users import Users
@@ -69,19 +72,32 @@ def test_only_another_history_is_news(world: World) -> None:
 
 
 def test_the_vector_is_made_of_what_the_products_look_like_now(world: World) -> None:
+    rates: tuple[float, ...] = ()
+
+    def text_taste() -> NDArray[np.float32]:
+        return world.users.vector("u", rates)[:EMBEDDING_DIM]
+
     world.users.acquire("u")
-    assert not world.users.vector("u").any()
+    assert not text_taste().any()
     world.put(user_row("u", 0, "a", "b"))
-    assert not world.users.vector("u").any(), "their content is not known"
+    assert not text_taste().any(), "their content is not known"
     world.content("a", 0, "red")
-    assert not world.users.vector("u").any(), "made once, kept until it is forgotten"
+    assert not text_taste().any(), "made once, kept until it is forgotten"
     world.users.forget_vector("u")
-    assert np.allclose(world.users.vector("u"), word_vector("red"))
+    assert np.allclose(text_taste(), word_vector("red") / (1 + PRIOR_PRODUCTS))
     world.content("b", 0, "blue")
     world.users.forget_vector("u")
-    assert np.allclose(world.users.vector("u"), (word_vector("red") + word_vector("blue")) / 2)
+    assert np.allclose(text_taste(), (word_vector("red") + word_vector("blue")) / (2 + PRIOR_PRODUCTS))
     world.put(user_row("u", 1, "b"))
-    assert np.allclose(world.users.vector("u"), word_vector("blue")), "a new history is a new vector"
+    assert np.allclose(text_taste(), word_vector("blue") / (1 + PRIOR_PRODUCTS)), "a new history is a new vector"
+
+
+def test_the_rates_of_another_bundle_make_other_vectors(world: World) -> None:
+    world.users.acquire("u")
+    world.put(user_row("u", 0, "a", kind="impression"))
+    world.content("a", 0, "red")
+    assert not world.users.vector("u", []).any()
+    assert np.isclose(world.users.vector("u", [0.5])[-1], -0.5 / (1 + PRIOR_PRODUCTS))
 
 
 def test_a_product_of_two_users_is_watched_until_both_have_gone(world: World) -> None:

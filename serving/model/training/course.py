@@ -55,7 +55,13 @@ def train(
     course = fit(nets, material.lessons, config, progress, material.checked, keep, resume)
     report = _finished(nets, material, started)
     report = replace(report, epochs=course.last, best_epoch=course.best)
-    write(nets, config.model, facts(report.price_weight, report.metrics()), config.weights, towers)
+    write(
+        nets,
+        config.model,
+        facts(report.price_weight, material.lessons[0].shop.click_rates, report.metrics()),
+        config.weights,
+        towers,
+    )
     discard(config.weights)
     return report
 

@@ -83,6 +83,10 @@ def write(
             shutil.copyfile(kept[name], file)
 
 
-def facts(weight: float, metrics: Mapping[str, float]) -> dict[str, str]:
+def facts(weight: float, click_rates: Sequence[float], metrics: Mapping[str, float]) -> dict[str, str]:
     """What the ranker's header says beside its configuration."""
-    return {"price_weight": str(weight), "metrics": json.dumps(metrics)}
+    return {
+        "price_weight": str(weight),
+        "click_rates": json.dumps(list(click_rates)),
+        "metrics": json.dumps(metrics),
+    }
