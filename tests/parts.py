@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,9 @@ from streams.local.triton_server import TritonServer
 READY_TIMEOUT_S = 30.0
 TRITON_READY_TIMEOUT_S = 120.0
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
+
+#: how many tests had no GPU
+WITHOUT_GPU = pytest.StashKey[int]()
 
 AnyPart = TypeVar("AnyPart", bound=ProcessPart)
 
@@ -94,10 +98,33 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without KAFKA_HOME, leave out what needs it: the one opt-in, since it needs Java."""
-    if kafka_home() is not None:
-        return
-    left_out = [item for item in items if item.get_closest_marker("kafka")]
+    """Leave out what this machine cannot: Apache Kafka needs Java and KAFKA_HOME, some tests need a GPU. No other ones
+    are opt-in."""
+    left_out = [item for item in items if _lacks(item) is not None]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    config.stash[WITHOUT_GPU] = sum(_lacks(item) == "gpu" for item in left_out)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str | list[str]:
+    """Says which tests had no GPU to run on; the header cannot, since asking for one takes torch."""
+    left_out = config.stash.get(WITHOUT_GPU, 0)
+    return f"GPU: there is none, tests marked gpu are left out: {left_out}" if left_out else []
+
+
+def _lacks(item: pytest.Item) -> str | None:
+    """What the test needs and does not have."""
+    if item.get_closest_marker("kafka") and kafka_home() is None:
+        return "kafka"
+    if item.get_closest_marker("gpu") and not has_gpu():
+        return "gpu"
+    return None
+
+
+@cache
+def has_gpu() -> bool:
+    """Whether torch finds one."""
+    import torch
+
+    return torch.cuda.is_available()

@@ -13,7 +13,10 @@ from serving.model.bundle import REPOSITORY, bundle_of, load, read_header, weigh
 from serving.model.evaluate import MASKS, mean_ndcg
 from serving.model.export import adopt, copy_repository, export
 from serving.model.inprocess import InProcessScorer
-from serving.model.train import Progress, TrainConfig, TrainReport, train
+from serving.model.training.config import TrainConfig
+from serving.model.training.course import train
+from serving.model.training.fitting import Progress
+from serving.model.training.report import TrainReport
 from serving.requests import CONTRIBUTIONS, MODELS
 from serving.scorer import TritonScorer
 from streams.local.triton_server import TritonServer
@@ -24,7 +27,16 @@ from tests.serving.rankers import a_request
 def small(weights: Path, data: Path | None = None) -> TrainConfig:
     """Some seconds of training."""
     return TrainConfig(
-        weights, data, epochs=1, lists_per_day=2, shirts=60, shirt_lists=16, picture_lists=16, media=20, media_lists=8
+        weights,
+        data,
+        epochs=1,
+        device="cpu",
+        lists_per_day=2,
+        shirts=60,
+        shirt_lists=16,
+        picture_lists=16,
+        media=20,
+        media_lists=8,
     )
 
 
@@ -59,10 +71,10 @@ def test_progress_reaches_its_total(report: TrainReport, told: list[Progress]) -
 
 
 def test_the_report_has_floors_model_and_ablation(report: TrainReport) -> None:
-    names = [name for name, _, _ in report.rows()]
+    names = [name for name, _ in report.rows()]
     assert names == ["popularity (sales_7d)", "text retrieval", "model", *(f"model without {part}" for part in MASKS)]
-    assert all(0 <= value <= 1 for _, *values in report.rows() for value in values)
-    assert json.loads(report.to_json())["online_retail"]["popularity"] == report.online_retail.popularity
+    assert all(0 <= value <= 1 for _, values in report.rows() for value in values)
+    assert json.loads(report.to_json())["online_retail"]["popularity"] == report.shops[0].popularity
 
 
 def test_the_same_seed_gives_the_same_weights(report: TrainReport, weights: Path, tmp_path: Path) -> None:
