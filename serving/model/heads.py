@@ -42,7 +42,14 @@ class Heads(nn.Module):
         return found.view(len(context), len(self.names), found.shape[1] // len(self.names))
 
     def combined(self, directions: Tensor) -> Tensor:
-        """directions [Q, R, W + 1] -> direction and bias [Q, W + 1] of the score that ranks, calibrated."""
-        weights = torch.cat((self.weights.new_ones(1), self.weights.exp()))
-        together = torch.einsum("qrw,r->qw", directions, weights) * self.scale
+        """directions [Q, R, W + 1] -> direction and bias [Q, W + 1] of the score that ranks."""
+        together = torch.einsum("qrw,r->qw", directions, self._shares()) * self.scale
         return torch.cat((together[:, :-1], together[:, -1:] + self.shift), 1)
+
+    def together(self, logits: Tensor) -> Tensor:
+        """logits [N, R] of the heads -> score [N] that ranks."""
+        return (logits @ self._shares()) * self.scale + self.shift
+
+    def _shares(self) -> Tensor:
+        """[R] How much each head counts; the first counts once."""
+        return torch.cat((self.weights.new_ones(1), self.weights.exp()))

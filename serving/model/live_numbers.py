@@ -31,12 +31,16 @@ PACES: Final = (
     ("sales_24h", "sales_7d", 7.0),
     ("clicks_1h", "clicks_24h", 24.0),
 )
-#: (clicks, impressions) over the same time
-RATES: Final = (("clicks_24h", "views_24h"),)
+#: (clicks, impressions) over the same time, whatever times there are
+RATES: Final = tuple(
+    (f"clicks_{time}", f"views_{time}")
+    for kind, _, time in (name.partition("_") for name in NUMERIC_FIELDS)
+    if kind == "clicks" and f"views_{time}" in NUMERIC_FIELDS
+)
 #: what a rate starts from before it is learned: this many clicks of this many impressions
 FIRST_RATE: Final = (1.0, 20.0)
 #: inputs that, with list features, also say how far they are from their list's mean
-COMPARED: Final = ("price", "sales_24h", "sales_7d", "clicks_24h_rate")
+COMPARED: Final = ("price", "sales_24h", "sales_7d", *(f"{clicks}_rate" for clicks, _ in RATES))
 #: a thousand minor units, ten units of a usual currency, are in the middle of the logarithms of prices
 USUAL_LOG_PRICE: Final = 6.9
 #: ctr is a ratio; times this it is as wide as the logarithms of the counts

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, TASTES
 from serving.model.config import ModelConfig
 from serving.model.live_numbers import Numbers, inputs_of, priced
 from serving.requests import PARTS
@@ -18,6 +18,10 @@ PART_DIM: Final = 48
 HIDDEN: Final = 32
 #: hidden units for how well a modality matches query and user
 MATCH_HIDDEN: Final = 8
+#: the last numbers of a user vector: how much is known of the user, and which way the residuals lean
+USER_FACTS: Final = 2
+#: a taste is a mean over many products; times this its matches are as wide as those of a query
+TASTE_SCALE: Final = 10.0
 NUMBER_PARTS: Final = PARTS[len(MODALITIES) :]
 
 
@@ -58,23 +62,45 @@ class Parts(nn.Module):
 
 
 class ContentParts(nn.Module):
-    """Content vectors, and how well they match what was asked for and who asks."""
+    """Content vectors, and how well they match what was asked for and the taste of who asks.
+
+    A taste is a sum of residuals, mostly of what is common to all products; so it is compared about a learned centre:
+    <c - m, taste - lean m>, as if every product had been centred before it was summed.
+    """
+
+    tasted: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         modalities, matches = len(MODALITIES), 2
         self.project = nn.Parameter(torch.randn(modalities, EMBEDDING_DIM, PART_DIM) / EMBEDDING_DIM**0.5)
+        self.register_buffer("tasted", torch.tensor([MODALITIES.index(name) for name in TASTES]), persistent=False)
+        self.centre = nn.Parameter(torch.zeros(len(TASTES), EMBEDDING_DIM))
         self.match_hidden = nn.Parameter(torch.randn(modalities, matches, MATCH_HIDDEN))
-        self.match_bias = nn.Parameter(torch.zeros(modalities, 1, MATCH_HIDDEN))
+        self.match_user = nn.Linear(USER_FACTS, modalities * MATCH_HIDDEN)
         self.match_out = nn.Parameter(torch.randn(modalities, MATCH_HIDDEN, PART_DIM) / MATCH_HIDDEN)
 
     def forward(self, query: Tensor, user: Tensor, content: Tensor, set_index: Tensor) -> Tensor:
         """[M, N, H]"""
-        asked = torch.stack((query, user), 2).index_select(0, set_index)
-        matches = (content @ asked).transpose(0, 1)
-        hidden = F.gelu(torch.baddbmm(self.match_bias, matches, self.match_hidden))
+        facts = user[:, -USER_FACTS:]
+        matches = torch.stack((self._asked(query, content, set_index), self._liked(user, content, set_index)), 2)
+        known = self.match_user(facts).index_select(0, set_index).view(len(content), len(MODALITIES), MATCH_HIDDEN)
+        hidden = F.gelu(torch.baddbmm(known.transpose(0, 1), matches.transpose(0, 1), self.match_hidden))
         vectors = torch.bmm(content.transpose(0, 1), self.project)
         return torch.baddbmm(vectors, hidden, self.match_out)
+
+    def _asked(self, query: Tensor, content: Tensor, set_index: Tensor) -> Tensor:
+        """[N, M] <query, content>"""
+        return (content @ query.index_select(0, set_index).unsqueeze(2)).squeeze(2)
+
+    def _liked(self, user: Tensor, content: Tensor, set_index: Tensor) -> Tensor:
+        """[N, M] how near the content is to the user's taste, 0 in what users have no taste in."""
+        own = user[:, :-USER_FACTS].reshape(len(user), len(TASTES), EMBEDDING_DIM)
+        centred = TASTE_SCALE * (own - user[:, -1:].unsqueeze(2) * self.centre)
+        nothing = user.new_zeros(len(user), len(MODALITIES), EMBEDDING_DIM)
+        taste = nothing.index_copy(1, self.tasted, centred)
+        usual = nothing[:, :, 0].index_copy(1, self.tasted, (centred * self.centre).sum(2))
+        return (content * taste.index_select(0, set_index)).sum(2) - usual.index_select(0, set_index)
 
 
 class NumberParts(nn.Module):

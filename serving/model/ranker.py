@@ -3,6 +3,7 @@
 N rows, Q queries, D = EMBEDDING_DIM, U = USER_DIM, M modalities, F = len(NUMERIC_FIELDS), K = len(CONTRIBUTIONS).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -54,15 +55,8 @@ class Ranker(nn.Module):
     ) -> Tensor:
         """query [Q, D], user [Q, U], content [N, M, D], mask [N, M], numeric [N, F] raw, retrieval [N],
         set_index [N] -> logit [N]"""
-        context = torch.cat((query, user), 1)
-        directions = self.heads.combined(self.heads(context))
-        scores = []
-        for some in blocks(set_index, self.config.scope == "list"):
-            of = set_index[some].long()
-            parts, there = self.parts(query, user, content[some], mask[some], numeric[some], retrieval[some], of)
-            fused = self.fusion.fuse(parts, there, context, of)
-            scores.append(_score(fused, self._bent(directions, parts, of)))
-        return torch.cat(scores)
+        given = (query, user, content, mask, numeric, retrieval, set_index)
+        return torch.cat([_score(self.fusion.fuse(*seen), direction) for seen, direction in self._blocks(*given)])
 
     def explain(
         self,
@@ -74,17 +68,12 @@ class Ranker(nn.Module):
         retrieval: Tensor,
         set_index: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """As `forward` -> logit [N], contributions [N, K] that sum to it; base, the last, is what no
-        part has to answer for."""
-        context = torch.cat((query, user), 1)
-        directions = self.heads.combined(self.heads(context))
+        """As `forward` -> logit [N], contributions [N, K] that sum to it; base, the last, is what no part has to
+        answer for."""
         scores, shares = [], []
-        for some in blocks(set_index, self.config.scope == "list"):
-            of = set_index[some].long()
-            parts, there = self.parts(query, user, content[some], mask[some], numeric[some], retrieval[some], of)
-            direction = self._bent(directions, parts, of)
-            scores.append(_score(self.fusion.fuse(parts, there, context, of), direction))
-            shares.append(self.fusion.contributions(parts, there, context, of, direction[:, :-1]))
+        for seen, direction in self._blocks(query, user, content, mask, numeric, retrieval, set_index):
+            scores.append(_score(self.fusion.fuse(*seen), direction))
+            shares.append(self.fusion.contributions(*seen, direction[:, :-1]))
         logit, known = torch.cat(scores), torch.cat(shares)
         return logit, torch.cat((known, (logit - known.sum(1)).unsqueeze(1)), 1)
 
@@ -103,17 +92,36 @@ class Ranker(nn.Module):
         context = torch.cat((query, user), 1)
         parts, there = self.parts(query, user, content, mask, numeric, retrieval, rows)
         fused = self.fusion.fuse(parts, there, context, rows)
-        heads = self.heads(context)
-        own = heads.index_select(0, rows)
-        score = _score(fused, self._bent(self.heads.combined(heads), parts, rows))
-        return Answers(score, {name: _score(fused, own[:, n]) for n, name in enumerate(self.heads.names)})
+        directions = self.heads(context).index_select(0, rows)
+        bend = self._bend(parts, rows, len(context))
+        logits = [_score(fused, directions[:, n] + (0 if n else bend)) for n in range(len(self.heads.names))]
+        return Answers(self.heads.together(torch.stack(logits, 1)), dict(zip(self.heads.names, logits, strict=True)))
 
-    def _bent(self, directions: Tensor, parts: Tensor, set_index: Tensor) -> Tensor:
-        """directions [Q, W + 1] of the sets -> of their rows, bent by what stands beside them: [N, W + 1]"""
-        own = directions.index_select(0, set_index)
-        if self.list_attention is not None:
-            own = own + self.heads.scale * self.list_attention(parts.flatten(1), set_index, len(directions))
-        return own
+    def _blocks(
+        self,
+        query: Tensor,
+        user: Tensor,
+        content: Tensor,
+        mask: Tensor,
+        numeric: Tensor,
+        retrieval: Tensor,
+        set_index: Tensor,
+    ) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]]:
+        """Of each block of rows what the fusion sees, and the direction and bias [n, W + 1] of the score that ranks."""
+        context = torch.cat((query, user), 1)
+        directions = self.heads.combined(self.heads(context))
+        for some in blocks(set_index, self.config.scope == "list"):
+            of = set_index[some].long()
+            parts, there = self.parts(query, user, content[some], mask[some], numeric[some], retrieval[some], of)
+            bend = self.heads.scale * self._bend(parts, of, len(context))
+            yield (parts, there, context, of), directions.index_select(0, of) + bend
+
+    def _bend(self, parts: Tensor, set_index: Tensor, sets: int) -> Tensor:
+        """What stands beside a row does to the direction of the first head: [N, W + 1]; nil without list attention."""
+        if self.list_attention is None:
+            return parts.new_zeros(())
+        bend: Tensor = self.list_attention(parts.flatten(1), set_index, sets)
+        return bend
 
 
 def _score(fused: Tensor, direction: Tensor) -> Tensor:

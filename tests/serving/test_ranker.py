@@ -9,14 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo.views import MODALITIES, NUMERIC_FIELDS
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, TASTES
 from serving.errors import BundleMismatch
 from serving.model import blocks
 from serving.model.bundle import load, save
 from serving.model.calibration import Calibration, fold
 from serving.model.config import ModelConfig, config_from_header, config_of
 from serving.model.live_numbers import Numbers, inputs_of
-from serving.model.parts import NumberParts
+from serving.model.parts import TASTE_SCALE, ContentParts, NumberParts
 from serving.model.ranker import Ranker
 from serving.model.relative import ranks, z_scores
 from serving.requests import CONTRIBUTIONS, PARTS, ScoreRequest, empty_request
@@ -170,10 +170,8 @@ def test_the_answers_that_are_learned_from_are_those_that_are_given(config: Mode
     answers = net.answers(*tensors_of(request))
     assert set(answers.heads) == {"click", "relevance"}
     np.testing.assert_allclose(answers.score.detach().numpy(), score(net, request), atol=1e-5)
-    if not config.list_attention:  # which bends the score that ranks, not the heads
-        both = answers.heads["click"] + answers.heads["relevance"]
-        combined = net.heads.scale * both + net.heads.shift
-        torch.testing.assert_close(combined, answers.score, atol=1e-5, rtol=0)
+    both = answers.heads["click"] + answers.heads["relevance"]
+    torch.testing.assert_close(net.heads.scale * both + net.heads.shift, answers.score, atol=1e-5, rtol=0)
 
 
 @every_form
@@ -296,6 +294,22 @@ def test_ranks_are_shared_by_equal_values() -> None:
     known = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 1.0])
     found = ranks(values, known, torch.tensor([0, 0, 0, 0, 0, 1]), 2)
     torch.testing.assert_close(found, torch.tensor([1 / 3, -2 / 3, -2 / 3, 1.0, 0.0, 0.0]))
+
+
+def test_a_taste_is_compared_about_what_is_usual() -> None:
+    torch.manual_seed(0)
+    content, own = torch.randn(4, len(MODALITIES), EMBEDDING_DIM), torch.randn(2, len(TASTES), EMBEDDING_DIM)
+    parts, facts, sets = ContentParts(), torch.tensor([[3.0, 0.5], [0.0, -0.2]]), torch.tensor([0, 1, 1, 0])
+    with torch.no_grad():
+        centre = torch.nn.init.normal_(parts.centre)
+        near = parts._liked(torch.cat((own.flatten(1), facts), 1), content, sets)
+    for place, modality in enumerate(MODALITIES):
+        expected = torch.zeros(4)
+        if modality in TASTES:
+            mean = centre[TASTES.index(modality)]
+            centred = own[:, TASTES.index(modality)] - facts[:, 1:] * mean
+            expected = TASTE_SCALE * ((content[:, place] - mean) * centred[sets]).sum(1)
+        torch.testing.assert_close(near[:, place], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_what_never_varied_is_silenced_without_changing_a_vector() -> None:
