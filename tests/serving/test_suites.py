@@ -29,7 +29,7 @@ from serving.model.suites.judging import Judged
 from serving.model.suites.page import write
 from serving.model.suites.plain import Plain
 from serving.model.suites.replaying import Late, LeakError, check, lists, without_positions
-from serving.model.suites.rows import COLUMNS, Figure, Finding, Line, Row, Target, quality
+from serving.model.suites.rows import COLUMNS, Bars, Figure, Finding, Line, Row, Target, quality
 from serving.model.suites.shops import AS_TRAINED
 from serving.model.training.fitting import new_nets
 from tests.datasets.shelves import luma_row, write_clothing, write_luma
@@ -339,11 +339,19 @@ def test_a_page_without_a_place_is_refused(tmp_path: Path) -> None:
     assert page.read_text() == "# Model\n"
 
 
-def test_a_figure_is_a_function_of_what_was_found() -> None:
-    drawn = draw(FINDING.figures[0])
-    assert drawn == draw(FINDING.figures[0])
+@pytest.mark.parametrize(
+    "figure", [*FINDING.figures, Bars("luma", "Bars", "NDCG@10", FINDING.rows[:3], "A row each")], ids=["curve", "bars"]
+)
+def test_a_figure_is_a_function_of_what_was_found(figure: Figure | Bars) -> None:
+    drawn = draw(figure)
+    assert drawn == draw(figure)
     assert b"NDCG@10" in drawn
     assert b"<dc:date>" not in drawn
+
+
+def test_bars_are_named_and_curves_have_places() -> None:
+    assert b">model<" in draw(Bars("luma", "Bars", "NDCG@10", FINDING.rows[:3], "A row each"))
+    assert b">1 h<" in draw(FINDING.figures[0])
 
 
 def small(data: Path) -> Asking:
@@ -417,8 +425,10 @@ def clicks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_ranklens_has_every_floor_and_both_models(clicks: Path) -> None:
-    found = {row.name: row for row in ranklens.measure(small(clicks)).rows}
+    finding = ranklens.measure(small(clicks))
+    found = {row.name: row for row in finding.rows}
     assert list(found)[:4] == ["random order", "order shown", "popularity (clicks so far)", "streaming click rate"]
+    assert isinstance(finding.figures[0], Bars)
     assert found["model with position"].floor == found["streaming click rate"].value
     for told, target in (("with position", "≥ 0.6250"), ("without position", "≥ 0.6200")):
         trees = found[f"LightGBM on {len(Plain(films()).names)} plain features, {told}"]
@@ -440,6 +450,8 @@ def test_freshness_is_a_curve_by_time_and_by_events(clicks: Path, monkeypatch: p
     monkeypatch.setattr(freshness, "AS_TRAINED", replace(AS_TRAINED, lists_per_day=10))
     finding = freshness.measure(small(clicks))
     by_time, by_events = finding.figures
+    assert isinstance(by_time, Figure)
+    assert isinstance(by_events, Figure)
     assert by_time.places == ("0", "1 h")
     assert by_events.places == ("0", "50")
     fresh = [line.values[0] for line in by_events.lines]

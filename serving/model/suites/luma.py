@@ -19,7 +19,7 @@ from serving.model.suites import floors
 from serving.model.suites.asking import Asking
 from serving.model.suites.judging import Judged
 from serving.model.suites.learning import learned
-from serving.model.suites.rows import Finding, Row, Target, quality
+from serving.model.suites.rows import Bars, Finding, Row, Target, quality
 from serving.requests import ProductContent, empty_request
 from serving.retrieval import TextIndex
 
@@ -89,6 +89,15 @@ def measure(asking: Asking) -> Finding:
             "rank. Gains are paired.",
             "No word for them: lists that ask for a colour, products whose text and attributes name none; the floor is "
             "the same model without the picture.",
+        ),
+        (
+            Bars(
+                SUITE,
+                "Luma: NDCG@10 on sets built from attributes",
+                "NDCG@10",
+                tuple(row for row in rows if not row.name.startswith(("all less", "what", "colours"))),
+                "NDCG@10 on Luma of floors, fusions, modalities alone, and fusions without a modality at serving time",
+            ),
         ),
     )
 

@@ -20,7 +20,7 @@ from serving.model.suites.judging import Judged
 from serving.model.suites.learning import learned
 from serving.model.suites.plain import Plain
 from serving.model.suites.replaying import check, lists, without_positions
-from serving.model.suites.rows import Finding, Row, Target, quality
+from serving.model.suites.rows import Bars, Finding, Row, Target, quality
 from serving.requests import ProductContent
 
 SUITE: Final = "ranklens"
@@ -110,6 +110,15 @@ def measure(asking: Asking) -> Finding:
             "Features come from the engine's own functions (product_behavior, user_behavior). Lists at "
             f"{len(CUTS)} moments were built again from a log that ends there: no feature differs. Above "
             f"{SUSPICIOUS} look for a leak all the same.",
+        ),
+        (
+            Bars(
+                SUITE,
+                "RankLens: NDCG@10 of the last clicked lists by time",
+                "NDCG@10",
+                tuple(row for row in rows if " less " not in row.name),
+                "NDCG@10 on RankLens of floors, LightGBM and the model, with and without position",
+            ),
         ),
     )
 

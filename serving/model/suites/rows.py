@@ -95,6 +95,17 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Bars:
+    """Rows of one unit with their spreads; `name` is the file's, `told` says in words what it shows."""
+
+    name: str
+    title: str
+    across: str
+    rows: tuple[Row, ...]
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """A suite's rows, and what there is to know about them: what was measured on, what floor and peer are."""
 
@@ -102,7 +113,7 @@ class Finding:
     title: str
     rows: tuple[Row, ...]
     about: tuple[str, ...]
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[Figure | Bars, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {"suite": self.suite, "about": list(self.about), "rows": [row.to_json() for row in self.rows]}
