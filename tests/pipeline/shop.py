@@ -88,7 +88,7 @@ class Shop:
         kinds = ("impression", "impression", "click", "click", "cart", "purchase", "purchase", "return")
         return Behavior(
             type=self.rng.choice(kinds),  # type: ignore[arg-type]
-            event_id=f"{self.name}-e{number}",
+            event_id=f"{self.name}-e{self.begins_ms}-{number}",
             product_id=self.product_id(product),
             event_time=event_time,
             user_id=f"{self.name}-u{self.rng.randrange(5)}" if self.rng.random() < 0.5 else None,
