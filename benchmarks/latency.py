@@ -55,6 +55,8 @@ QUIET_S = 1.5
 SETTLE_S = 300.0
 HOPELESS_RESTARTS = 3
 DRAIN_S = 60.0
+#: floor and peer have no way to go on without the model, as the engine has
+PATIENT = {"FRESHRANK_TRITON_SCORE_TIMEOUT_S": "60"}
 #: one event at a time may take this long
 ANSWER_S = 60.0
 
@@ -183,7 +185,8 @@ class Lane(ABC):
     def _timing(self, seconds: float) -> Timing:
         pairs = list(self._resolved())
         if not pairs:
-            raise PartFailed(f"no ranking of {len(self.sent_at)} events arrived")
+            who = type(self).__name__.lower()
+            raise PartFailed(f"{who}: nothing of {len(self.sent_at)} events arrived; see the logs of this run")
         total = np.array([(now - self.sent_at[number]) * 1000 for number, now in pairs])
         return Timing(total, self.rerank(), len(self.sent_at), seconds)
 
@@ -322,7 +325,8 @@ def _about(plan: Plan) -> tuple[str, ...]:
     return (
         f"price event produced → ranking received: {world.sets:,} sets × {world.candidates} of {world.products:,} "
         "products, events Zipf over products; every ranking counts, from the earliest event it reflects",
-        "floor: three bare aiokafka hops in as many processes and one bare Triton call of the event's rows",
+        "floor: three bare aiokafka hops in as many processes and one bare Triton call of the event's rows; it scores "
+        "every row of every event, so under overload ours, which coalesces, may be below it",
         "peer: a Faust agent with Feast's own API and one Triton call, given one event at a time: with no queue at all",
     )
 
@@ -401,7 +405,7 @@ def _relays(engine: LocalEngine) -> list[Child]:
     scoring = {"source": second, "target": third, "size": FLOOR_SIZES[2], "scores": True}
     folder = engine.run_dir / "peers"
     return [
-        Child(name, "benchmarks.peers.hops", told, folder, engine.environment)
+        Child(name, "benchmarks.peers.hops", told, folder, {**engine.environment, **PATIENT})
         for name, told in (("relay", plain), ("scoring-relay", scoring))
     ]
 
@@ -420,7 +424,7 @@ def _textbook(engine: LocalEngine, world: World) -> Child:
         "redis": engine.stack.redis.address,
         "folder": str((folder / "textbook").resolve()),
     }
-    return Child("textbook", "benchmarks.peers.textbook", told, folder, engine.environment)
+    return Child("textbook", "benchmarks.peers.textbook", told, folder, {**engine.environment, **PATIENT})
 
 
 def _write(file: Path, data: bytes | None) -> None:
