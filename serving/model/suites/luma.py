@@ -58,11 +58,13 @@ def measure(asking: Asking) -> Finding:
     alone = {part: trainings.of(f"{part} alone", ModelConfig(), only(part)) for part in PARTS}
     whole = scores(fusions["sum"], test.shop)
     words, boosted = floor_scores(learn, test)
-    by_words, by_trees = (mean_of(test.shop, one[None]).mean for one in (words, boosted))
-    by_chance = mean_of(test.shop, floors.random_scores(len(words), 0)[None]).mean
-    rows = [quality("random order", mean_of(test.shop, floors.random_scores(len(words), 0)[None]))]
-    rows += [Row("words of the query found (BM25)", by_words, floor=by_chance)]
-    rows += [Row("LightGBM on words found and price", by_trees, floor=by_words)]
+    order = {
+        "random order": floors.random_scores(len(words), 0),
+        "words of the query found (BM25)": words,
+        "LightGBM on words found and price": boosted,
+    }
+    rows = [quality(name, mean_of(test.shop, found[None])) for name, found in order.items()]
+    by_words, by_trees = (row.value for row in rows[1:])
     for form, nets in fusions.items():
         found = mean_of(test.shop, scores(nets, test.shop))
         rows.append(quality(f"image + text + price, {form}", found, floor=by_words, peer=by_trees))
