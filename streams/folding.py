@@ -128,8 +128,9 @@ class BehaviorFolding:
         return features.unpack_behavior(data)
 
     def fold(self, state: features.BehaviorState, entry: Entry) -> bool:
+        fold = features.fold_behavior
         for _, event in entry.records:
-            features.fold_behavior(state, event)
+            fold(state, event)
         return False
 
     def newest(self, state: features.BehaviorState) -> int:

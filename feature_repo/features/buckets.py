@@ -9,6 +9,7 @@ from feature_repo.features.packing import list_header, pack
 NEVER = 1 << 62
 #: earlier than any bucket
 NONE = -1
+_NOTHING = [0] * COLUMNS
 
 
 class Buckets:
@@ -60,11 +61,10 @@ class Buckets:
             self._current, self._targets = bucket, [row, *(sums for _, sums in self._sums)]
 
     def _enter(self, bucket: int) -> list[int]:
+        row = [0] * COLUMNS
         if self._newest == NONE:
-            # of nothing the sums are known
-            self._newest = self._now = bucket
-            self._sums = [(length, [0] * COLUMNS) for length in self.lengths]
-            self._leaving = NEVER
+            self._newest = self._current = bucket
+            self._targets = [row]
         elif bucket > self._newest:
             if NONE < self._now < bucket:
                 self._move(bucket)
@@ -75,7 +75,7 @@ class Buckets:
         for length in self.lengths:
             if self._now < bucket + length < self._leaving:
                 self._leaving = bucket + length
-        row = self.counts[bucket] = [0] * COLUMNS
+        self.counts[bucket] = row
         return row
 
     def _close(self, newest: int) -> None:
@@ -89,10 +89,13 @@ class Buckets:
             del self.counts[bucket]
 
     def sums(self, now: int) -> tuple[list[int], ...]:
-        """Columns summed over the buckets in (now - length, now], one list for each of `lengths`."""
+        """Columns summed over the buckets in (now - length, now], one list for each of `lengths`: not to be changed."""
         if now != self._now:
             if NONE < self._now < now:
                 self._move(now)
+            elif self._is_alone():
+                row = self.counts[self._newest]
+                return tuple([row if 0 <= now - self._newest < length else _NOTHING for length in self.lengths])
             else:
                 self._sums = [(length, self._summed(now - length, now)) for length in self.lengths]
                 self._now, self._leaving, self._current = now, 0, NONE
@@ -100,12 +103,21 @@ class Buckets:
 
     def next_leaving(self, now: int) -> int:
         """The first bucket after `now` that finds less in a window; NEVER if none does."""
+        if self._is_alone():
+            for length in self.lengths:
+                if self._newest + length > now:
+                    return self._newest + length
+            return NEVER
         if now != self._now:
             self.sums(now)
         if self._leaving <= now:
             firsts = ((self._first_after(now - length), length) for length in self.lengths)
             self._leaving = min(first + length for first, length in firsts)
         return min(self._leaving, NEVER)
+
+    def _is_alone(self) -> bool:
+        """Whether there is one bucket, so far: it is its own sum. Most rows never have a second."""
+        return self._now == NONE and len(self.counts) == 1
 
     def _move(self, now: int) -> None:
         """Windows end later: what they lose is taken off; no bucket is later than they ended."""
