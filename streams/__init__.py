@@ -50,6 +50,7 @@ Read in the order of the data:
     freshness.py       latencies, progress and counts; exposed and merged                      (clock passed in)
 
     client.py          for users: publish, register result sets, read rankings
+    progress.py        for users: wait until what was published is known
     replay.py          a history sent through Kafka again, with the log's clock
     demo.py            real events through a running engine
     show.py            what a terminal shows
