@@ -19,7 +19,7 @@ import numpy as np
 
 from feature_repo.events import Behavior, Product, ResultSet
 from feature_repo.features import CatalogState, UserState, content_of, current, fold_product, fold_user, user_events
-from serving.model.dataset import Events, RankedList, Shelf, Shop
+from serving.model.dataset import Events, RankedList, Shelf, Shop, click_rates_of
 from serving.requests import ProductContent
 
 #: how much it says about a product that it was clicked, put into a cart, bought
@@ -48,12 +48,17 @@ class Told:
 
 
 def log_lists(
-    log: Iterable[Told], medium: Medium, horizon_ms: int, tell: Callable[[int, int], None] = lambda done, total: None
+    log: Iterable[Told],
+    medium: Medium,
+    horizon_ms: int,
+    tested: float,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Shop:
     """Lists in order of time, rows in order of product id. The order in which the log comes does not matter.
 
     Lists of which everything or nothing was wanted say nothing about an order and are left out, and so are products
-    that were delisted. `tell` hears of moments.
+    that were delisted. Click rates by position are, like weights, learned of what was visible before the lists that are
+    `tested`, that share of them. `tell` hears of moments.
     """
     told = sorted(log, key=_order)
     moments = _moments(told, horizon_ms)
@@ -69,7 +74,15 @@ def log_lists(
         if 0 < np.count_nonzero(found.bought) < len(found.bought):
             lists.append(found)
         tell(done, len(moments))
-    return Shop(tuple(shop.contents.products), tuple(lists))
+    first = first_tested(len(lists), tested)
+    learned = [one.record for one in known if not lists[first:] or one.visible_ms < lists[first].time_ms]
+    rates = click_rates_of(sorted((one for one in learned if isinstance(one, Behavior)), key=_event_time))
+    return Shop(tuple(shop.contents.products), tuple(lists), rates)
+
+
+def first_tested(lists: int, tested: float) -> int:
+    """Where the last share of so many lists begins."""
+    return lists - max(1, int(tested * lists))
 
 
 class Users:
@@ -188,7 +201,7 @@ def _moments(told: Sequence[Told], horizon_ms: int) -> list[_Moment]:
             events[one.record.result_set_id].append(one.record)
     found = []
     for name, records in registered.items():
-        own = sorted(events[name], key=lambda event: event.event_time)
+        own = sorted(events[name], key=_event_time)
         found += _of_set(sorted(records, key=lambda one: (one.record.event_time, one.place)), own, horizon_ms)
     return sorted(found, key=lambda moment: (moment.time_ms, moment.registration.result_set_id))
 
@@ -214,6 +227,10 @@ def _batches(events: Sequence[Behavior]) -> list[int]:
         if event.type == "impression" and (not begins or event.event_time >= begins[-1] + BATCH_MS):
             begins.append(event.event_time)
     return begins
+
+
+def _event_time(event: Behavior) -> int:
+    return event.event_time
 
 
 def _order(told: Told) -> tuple[int, int, Place]:

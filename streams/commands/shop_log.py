@@ -37,7 +37,13 @@ def read_lists(
     with LogReader(Connection.from_settings(settings), read) as log:
         told = list(_told(log, read, settings, config, ends, tell))
         found = {_name(*part): position for part, position in log.positions.items()}
-    shop = log_lists(told, _medium(settings), config.horizon_ms, lambda done, total: tell("making lists", done, total))
+    shop = log_lists(
+        told,
+        _medium(settings),
+        config.horizon_ms,
+        config.tested,
+        lambda done, total: tell("making lists", done, total),
+    )
     return shop, dict(ends or found)
 
 

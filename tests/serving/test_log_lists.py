@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from feature_repo.events import Behavior, Product, ResultSet
 from feature_repo.views import DAY_MS, HOUR_MS, NUMERIC_FIELDS, PRICE_FIELDS
-from serving.model.dataset import RankedList, Shop
+from serving.model.dataset import RankedList, Shop, click_rates_of
 from serving.model.log_lists import BATCH_MS, GRADES, Told, log_lists
 
 HORIZON_MS = DAY_MS
 MOMENT = 100 * DAY_MS
 LATE_MS = 5_000
+TESTED = 0.5
 PRICE, SALES, CLICKS, VIEWS = (NUMERIC_FIELDS.index(name) for name in ("price", "sales_24h", "clicks_24h", "views_24h"))
 
 
@@ -58,7 +59,7 @@ class Log:
         )
 
     def lists(self) -> Shop:
-        return log_lists(self.told, nothing, HORIZON_MS)
+        return log_lists(self.told, nothing, HORIZON_MS, TESTED)
 
 
 def nothing(name: str, medium: bytes | str) -> bytes | None:
@@ -219,6 +220,7 @@ def test_the_leak_would_be_seen_if_it_were_visible(log: Log) -> None:
 
 def assert_same(one: Shop, other: Shop) -> None:
     """The same lists, as the model sees them."""
+    assert one.click_rates == other.click_rates
     for first, second in zip(one.lists, other.lists, strict=True):
         assert seen(one, first) == seen(other, second)
 
@@ -272,17 +274,17 @@ logs = st.lists(st.tuples(st.one_of(products, events, registrations), st.integer
 def test_the_order_in_which_a_log_comes_does_not_matter(told: list[Told], random: Random) -> None:
     mixed = told.copy()
     random.shuffle(mixed)
-    assert_same(log_lists(told, nothing, 20), log_lists(mixed, nothing, 20))
+    assert_same(log_lists(told, nothing, 20, TESTED), log_lists(mixed, nothing, 20, TESTED))
 
 
 @given(logs)
 def test_a_list_is_the_same_in_a_log_that_ends_at_its_moment(told: list[Told]) -> None:
     """All that becomes visible later is cut off, but for what says that there was a list and what came of it: the
     features are those of the whole log."""
-    whole = log_lists(told, nothing, 20)
+    whole = log_lists(told, nothing, 20, TESTED)
     for one in whole.lists:
         left = [record for record in told if record.visible_ms < one.time_ms or _says_what_came(record)]
-        cut = log_lists(left, nothing, 20)
+        cut = log_lists(left, nothing, 20, TESTED)
         assert seen(whole, one) in [seen(cut, other) for other in cut.lists]
 
 
@@ -290,6 +292,28 @@ def _says_what_came(told: Told) -> bool:
     """A registration, or an event of a set."""
     record = told.record
     return isinstance(record, ResultSet) or (isinstance(record, Behavior) and record.result_set_id is not None)
+
+
+def test_click_rates_are_those_of_the_lists_that_are_learned_from(log: Log) -> None:
+    assert log.lists().click_rates == (), "nobody says where anything was shown"
+    for number, name in enumerate("ab"):
+        log.registered(name, MOMENT + number * HOUR_MS, "abc")
+        for place, shown in enumerate("abc"):
+            event = Behavior(
+                type="impression",
+                event_id=f"{name}{shown}",
+                product_id=shown,
+                event_time=MOMENT + number * HOUR_MS,
+                result_set_id=name,
+                position=place,
+            )
+            log.add(event)
+        log.happened("click", name, MOMENT + number * HOUR_MS + 1, name)
+    shop = log.lists()
+    assert [one.time_ms for one in shop.lists] == [MOMENT, MOMENT, MOMENT + HOUR_MS]
+    learned = [one.record for one in log.told if one.visible_ms < MOMENT + HOUR_MS]
+    assert shop.click_rates == click_rates_of([event for event in learned if isinstance(event, Behavior)])
+    assert shop.click_rates[0] > shop.click_rates[1] == shop.click_rates[2]
 
 
 def test_what_is_visible_before_it_happened_is_refused() -> None:

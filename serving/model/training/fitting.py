@@ -181,14 +181,13 @@ class Training:
         )
 
     def restore(self, checkpoint: Checkpoint) -> Course:
-        """Go on from a checkpoint."""
-        tensors = {name: tensor.to(self._device) for name, tensor in checkpoint.tensors.items()}
-        self._best = _below("best/", tensors)
-        weights = _below("now/", tensors)
+        """Go on from a checkpoint. Nets and optimizer take its tensors to where they are themselves."""
+        self._best = _below("best/", checkpoint.tensors)
+        weights = _below("now/", checkpoint.tensors)
         for name, net in self._learners.items():
             net.load_state_dict(_below(f"{name}/", weights))
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _below("optimizer/", tensors).items():
+        for name, tensor in _below("optimizer/", checkpoint.tensors).items():
             number, _, moment = name.partition("/")
             moments.setdefault(int(number), {})[moment] = tensor
         self._optimizer.load_state_dict({"state": moments, "param_groups": checkpoint.facts["optimizer"]})

@@ -9,6 +9,7 @@ from serving.datasets import shirts as garments
 from serving.errors import ServingError
 from serving.model.dataset import PAGE, RankedList, Shop, drawn_shirts, online_retail
 from serving.model.lessons import films, shirt_attributes, shirt_pictures, sounds
+from serving.model.log_lists import first_tested
 from serving.model.training.config import TrainConfig
 
 #: share of the last lists to learn from that nothing is learned from but when to end, and how probable a click is
@@ -76,7 +77,7 @@ def of_log(shop: Shop, tested: float) -> Material:
             f"the log has {len(lists)} lists of which something was clicked, put into a cart or bought, "
             f"expected {FEWEST_LISTS} or more: events name their list by result_set_id"
         )
-    first = len(lists) - max(1, int(tested * len(lists)))
+    first = first_tested(len(lists), tested)
     learned, held_out = _parted(Lesson(shop, lists[:first]))
     return Material((learned,), 1, (held_out,), {"log": Lesson(shop, lists[first:])})
 
