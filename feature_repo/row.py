@@ -24,6 +24,8 @@ HEADER = struct.Struct("<HHIqqqq")
 STAMP = struct.Struct("<iq")
 #: flag of a row that time changed, not an event: a bucket has left a window
 BY_TIME = 1
+#: the strings of a row that has none
+NO_STRINGS = b"\x90"
 
 #: origin partition -> last offset the row contains
 Stamps = dict[int, int]
@@ -74,7 +76,8 @@ def fixed_dtype(view: View) -> np.dtype[np.void]:
 
 
 @cache
-def _numbers(view: View) -> struct.Struct:
+def numbers_of(view: View) -> struct.Struct:
+    """How the numbers of a row are packed."""
     return struct.Struct(f"<{len(view.ints)}q{view.float_width}f")
 
 
@@ -82,12 +85,12 @@ def pack_values(
     view: View, ints: Sequence[int], floats: Sequence[float] | NDArray[np.float32], strings: Sequence[str | bytes]
 ) -> Values:
     """Values of a row, in the order of its view."""
-    return Values(_numbers(view).pack(*ints, *floats), pack_strings(strings))
+    return Values(numbers_of(view).pack(*ints, *floats), pack_strings(strings))
 
 
 def pack_strings(strings: Sequence[str | bytes]) -> bytes:
     """The strings of a row."""
-    return msgpack.packb(list(strings)) or b"" if strings else b"\x90"
+    return msgpack.packb(list(strings)) or b"" if strings else NO_STRINGS
 
 
 def join_row(values: Values, *, as_of: int, event_time: int, kafka_time: int, stamps: Stamps, flags: int = 0) -> bytes:

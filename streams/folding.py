@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct
 
 from feature_repo import features
 from feature_repo.events import Behavior, Product
-from feature_repo.row import Stamps, Values, pack_strings, pack_values, version_of
+from feature_repo.row import NO_STRINGS, Stamps, Values, numbers_of, pack_strings, pack_values, version_of
 from feature_repo.views import PRODUCT_BEHAVIOR, PRODUCT_CATALOG, PRODUCT_CONTENT, USER_BEHAVIOR, View
 from streams.records import CONTENT, ContentMessage, encode_content
 
@@ -117,6 +117,7 @@ class BehaviorFolding:
 
     view = PRODUCT_BEHAVIOR
     forwards = False
+    _numbers = numbers_of(PRODUCT_BEHAVIOR)
 
     def empty(self) -> features.BehaviorState:
         return features.BehaviorState()
@@ -137,7 +138,7 @@ class BehaviorFolding:
         return state.newest
 
     def values(self, state: features.BehaviorState, as_of: int) -> Values:
-        return pack_values(self.view, (), features.behavior_values(state, as_of), ())
+        return Values(self._numbers.pack(*features.behavior_values(state, as_of)), NO_STRINGS)
 
     def next_change(self, state: features.BehaviorState, as_of: int) -> int | None:
         return features.next_change(state, as_of)

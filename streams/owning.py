@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 CHECK_S = 5.0
 
 CANCEL_AGAIN_S = 0.1
+#: a writer rests so many times as long as its last flush took: under load a row is written seldomer, not later for ever
+REST_SHARE = 3.0
+LONGEST_REST_S = 0.5
 
 #: (topic, partition)
 Place = tuple[str, int]
@@ -149,9 +152,13 @@ class Ownership:
         self._on_rewind(str(rewind))
 
     async def _run_flushing(self, writer: RowWriter) -> None:
+        rest_s = self._flush_s
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._flush_s)
+            await asyncio.sleep(rest_s)
+            began = loop.time()
             await writer.flush()
+            rest_s = max(self._flush_s, min(REST_SHARE * (loop.time() - began), LONGEST_REST_S))
 
     async def _run_checking(self, writer: RowWriter) -> None:
         while True:

@@ -272,7 +272,7 @@ class RowWriter:
             await self._to_load.wait()
             self._to_load.clear()
             while self._parked:
-                await self._load_some(list(self._parked)[:LOAD_ROWS])
+                await self._load_some(list(islice(self._parked, LOAD_ROWS)))
 
     async def _load_some(self, entities: Sequence[str]) -> None:
         loaded = await self._load(entities)
@@ -350,7 +350,8 @@ class RowWriter:
     # --- flush -----------------------------------------------------------------------------------------------------
 
     def _low_water(self) -> Marker:
-        parked = (entry.input_offset for entries in self._parked.values() for entry in entries[:1])
+        # what was parked first is loaded first, and its first entry is the oldest
+        parked = (entries[0].input_offset for entries in islice(self._parked.values(), 1))
         agenda = (offset for offset, _ in self._agenda[:1])
         return Marker(min(self.position, *parked, *agenda, self.position), self._finished_clock)
 
