@@ -1,5 +1,6 @@
 """`freshrank train`: fit the encoders and the ranker."""
 
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -148,7 +149,7 @@ def _train(config: "TrainConfig", checkpoint: "Checkpoint | None", board_folder:
             return train(config, progress, log, checkpoint, notes)
     except KeyboardInterrupt:
         click.echo(_how_to_go_on(config), err=True)
-        raise click.exceptions.Exit(STOPPED) from None
+        sys.exit(STOPPED)
 
 
 def _log(
