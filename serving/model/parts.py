@@ -20,8 +20,8 @@ HIDDEN: Final = 32
 MATCH_HIDDEN: Final = 8
 #: the last numbers of a user vector: how much is known of the user, and which way the residuals lean
 USER_FACTS: Final = 2
-#: a taste is a mean over many products; times this its matches are as wide as those of a query
-TASTE_SCALE: Final = 10.0
+#: what the newest batch counts in a running mean
+MEASURED: Final = 0.02
 NUMBER_PARTS: Final = PARTS[len(MODALITIES) :]
 
 
@@ -54,7 +54,7 @@ class Parts(nn.Module):
         there = torch.cat((mask, torch.stack((priced(numeric), always, always, always), 1)), 1)
         if self.training and self.dropout:
             there = there * (torch.rand_like(there) >= self.dropout)
-        media = self.content(query, user, content, set_index)
+        media = self.content(query, user, content, mask, set_index)
         figures = self.figures(self.numbers(numeric, retrieval, set_index, len(query)))
         vectors = torch.cat((media, figures)).transpose(0, 1)
         length = torch.linalg.vector_norm(vectors, dim=2).clamp(min=1e-9)
@@ -62,45 +62,63 @@ class Parts(nn.Module):
 
 
 class ContentParts(nn.Module):
-    """Content vectors, and how well they match what was asked for and the taste of who asks.
-
-    A taste is a sum of residuals, mostly of what is common to all products; so it is compared about a learned centre:
-    <c - m, taste - lean m>, as if every product had been centred before it was summed.
-    """
+    """Content vectors, and how well they match what was asked for and the taste of who asks."""
 
     tasted: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         modalities, matches = len(MODALITIES), 2
-        self.project = nn.Parameter(torch.randn(modalities, EMBEDDING_DIM, PART_DIM) / EMBEDDING_DIM**0.5)
         self.register_buffer("tasted", torch.tensor([MODALITIES.index(name) for name in TASTES]), persistent=False)
-        self.centre = nn.Parameter(torch.zeros(len(TASTES), EMBEDDING_DIM))
+        self.project = nn.Parameter(torch.randn(modalities, EMBEDDING_DIM, PART_DIM) / EMBEDDING_DIM**0.5)
+        self.usual = UsualSize(modalities, matches)
         self.match_hidden = nn.Parameter(torch.randn(modalities, matches, MATCH_HIDDEN))
         self.match_user = nn.Linear(USER_FACTS, modalities * MATCH_HIDDEN)
         self.match_out = nn.Parameter(torch.randn(modalities, MATCH_HIDDEN, PART_DIM) / MATCH_HIDDEN)
 
-    def forward(self, query: Tensor, user: Tensor, content: Tensor, set_index: Tensor) -> Tensor:
-        """[M, N, H]"""
-        facts = user[:, -USER_FACTS:]
-        matches = torch.stack((self._asked(query, content, set_index), self._liked(user, content, set_index)), 2)
-        known = self.match_user(facts).index_select(0, set_index).view(len(content), len(MODALITIES), MATCH_HIDDEN)
-        hidden = F.gelu(torch.baddbmm(known.transpose(0, 1), matches.transpose(0, 1), self.match_hidden))
+    def forward(self, query: Tensor, user: Tensor, content: Tensor, mask: Tensor, set_index: Tensor) -> Tensor:
+        """[M, N, H]; what `mask` hides is as it comes"""
+        known = self.match_user(user[:, -USER_FACTS:]).view(len(user), len(MODALITIES), MATCH_HIDDEN)
+        matches = self.usual(self._matches(query, user, content, set_index) * mask.unsqueeze(2)).transpose(0, 1)
+        hidden = F.gelu(torch.baddbmm(known.index_select(0, set_index).transpose(0, 1), matches, self.match_hidden))
         vectors = torch.bmm(content.transpose(0, 1), self.project)
         return torch.baddbmm(vectors, hidden, self.match_out)
 
-    def _asked(self, query: Tensor, content: Tensor, set_index: Tensor) -> Tensor:
-        """[N, M] <query, content>"""
-        return (content @ query.index_select(0, set_index).unsqueeze(2)).squeeze(2)
-
-    def _liked(self, user: Tensor, content: Tensor, set_index: Tensor) -> Tensor:
-        """[N, M] how near the content is to the user's taste, 0 in what users have no taste in."""
+    def _matches(self, query: Tensor, user: Tensor, content: Tensor, set_index: Tensor) -> Tensor:
+        """[N, M, 2] <query, content> and <taste, content>, 0 in what users have no taste in."""
         own = user[:, :-USER_FACTS].reshape(len(user), len(TASTES), EMBEDDING_DIM)
-        centred = TASTE_SCALE * (own - user[:, -1:].unsqueeze(2) * self.centre)
-        nothing = user.new_zeros(len(user), len(MODALITIES), EMBEDDING_DIM)
-        taste = nothing.index_copy(1, self.tasted, centred)
-        usual = nothing[:, :, 0].index_copy(1, self.tasted, (centred * self.centre).sum(2))
-        return (content * taste.index_select(0, set_index)).sum(2) - usual.index_select(0, set_index)
+        taste = user.new_zeros(len(user), len(MODALITIES), EMBEDDING_DIM).index_copy(1, self.tasted, own)
+        asked = (content @ query.index_select(0, set_index).unsqueeze(2)).squeeze(2)
+        return torch.stack((asked, (content * taste.index_select(0, set_index)).sum(2)), 2)
+
+
+class UsualSize(nn.Module):
+    """Numbers in units of their usual size. A taste is a mean of much that cancels out, so that its matches may be a
+    thousand times smaller than those of a query; what is usual is measured in training and kept with the weights.
+
+    The root of a running mean of squares, of those that are not nil; as they are before anything was measured.
+    """
+
+    square: Tensor
+    weight: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.register_buffer("square", torch.zeros(shape))
+        self.register_buffer("weight", torch.zeros(shape))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """values [N, *shape] -> [N, *shape]"""
+        if self.training:
+            self._measure(values.detach().float())
+        usual = torch.where(self.weight > 0, self.square / self.weight.clamp(min=1e-9), 1.0).sqrt()
+        return values / usual.clamp(min=1e-6)
+
+    def _measure(self, values: Tensor) -> None:
+        count = (values != 0).sum(0)
+        step = MEASURED * (count > 0)
+        self.square.lerp_(values.square().sum(0) / count.clamp(min=1), step)
+        self.weight.lerp_(torch.ones_like(self.weight), step)
 
 
 class NumberParts(nn.Module):

@@ -16,7 +16,7 @@ from serving.model.bundle import load, save
 from serving.model.calibration import Calibration, fold
 from serving.model.config import ModelConfig, config_from_header, config_of
 from serving.model.live_numbers import Numbers, inputs_of
-from serving.model.parts import TASTE_SCALE, ContentParts, NumberParts
+from serving.model.parts import USER_FACTS, ContentParts, NumberParts, UsualSize
 from serving.model.ranker import Ranker
 from serving.model.relative import ranks, z_scores
 from serving.requests import CONTRIBUTIONS, PARTS, ScoreRequest, empty_request
@@ -296,20 +296,34 @@ def test_ranks_are_shared_by_equal_values() -> None:
     torch.testing.assert_close(found, torch.tensor([1 / 3, -2 / 3, -2 / 3, 1.0, 0.0, 0.0]))
 
 
-def test_a_taste_is_compared_about_what_is_usual() -> None:
+def test_each_modality_is_matched_with_its_own_taste() -> None:
     torch.manual_seed(0)
     content, own = torch.randn(4, len(MODALITIES), EMBEDDING_DIM), torch.randn(2, len(TASTES), EMBEDDING_DIM)
-    parts, facts, sets = ContentParts(), torch.tensor([[3.0, 0.5], [0.0, -0.2]]), torch.tensor([0, 1, 1, 0])
-    with torch.no_grad():
-        centre = torch.nn.init.normal_(parts.centre)
-        near = parts._liked(torch.cat((own.flatten(1), facts), 1), content, sets)
+    query, sets = torch.randn(2, EMBEDDING_DIM), torch.tensor([0, 1, 1, 0])
+    user = torch.cat((own.flatten(1), torch.rand(2, USER_FACTS)), 1)
+    found = ContentParts()._matches(query, user, content, sets)
     for place, modality in enumerate(MODALITIES):
+        torch.testing.assert_close(found[:, place, 0], (content[:, place] * query[sets]).sum(1))
         expected = torch.zeros(4)
         if modality in TASTES:
-            mean = centre[TASTES.index(modality)]
-            centred = own[:, TASTES.index(modality)] - facts[:, 1:] * mean
-            expected = TASTE_SCALE * ((content[:, place] - mean) * centred[sets]).sum(1)
-        torch.testing.assert_close(near[:, place], expected, atol=1e-4, rtol=1e-4)
+            expected = (content[:, place] * own[sets, TASTES.index(modality)]).sum(1)
+        torch.testing.assert_close(found[:, place, 1], expected)
+
+
+def test_matches_are_measured_in_training_and_kept_with_the_weights() -> None:
+    draw, usual = torch.Generator().manual_seed(0), UsualSize(2)
+    values = torch.randn(500, 2, generator=draw) * torch.tensor([0.002, 3.0])
+    values[::2] = 0
+    torch.testing.assert_close(usual.eval()(values), values)
+    usual.train()
+    for _ in range(20):
+        usual(values)
+    found = usual.eval()(values)
+    torch.testing.assert_close(found[1::2].square().mean(0), torch.ones(2), rtol=1e-3, atol=0)
+    assert not found[::2].any()
+    again = UsualSize(2)
+    again.load_state_dict(usual.state_dict())
+    torch.testing.assert_close(again.eval()(values), found)
 
 
 def test_what_never_varied_is_silenced_without_changing_a_vector() -> None:
