@@ -20,6 +20,7 @@ from serving.model.encoders.image import FEATURES, ImageEncoder
 from serving.model.encoders.text import TextEncoder
 from serving.model.encoders.video import VideoEncoder
 from serving.preprocess import (
+    ATTRIBUTE_LENGTH,
     AUDIO_FRAMES,
     FRAMES,
     MELS,
@@ -228,6 +229,27 @@ def test_numbers_near_each_other_are_alike() -> None:
     random = Random(3)
     taught, asked = (labelled(n, 300, "weight", lambda label: random.uniform(10, 14) * 3**label) for n in (1, 2))
     assert accuracy(AttributesEncoder(), taught, asked) > 0.85
+
+
+def test_products_that_share_rare_attributes_are_alike_before_anything_is_learned() -> None:
+    """Every product has one attribute in common with all others, and one with a single other."""
+    ids = np.stack([attribute_ids("Acme", [], {"cast": f"actor {n // 2}", "serial": n}) for n in range(60)])
+    encoder = AttributesEncoder()
+    encoder.fit(torch.from_numpy(ids))
+    with torch.inference_mode():
+        alike = encoder(torch.from_numpy(ids))
+    nearest = (alike @ alike.T).fill_diagonal_(-1).argmax(1)
+    assert float((nearest == torch.arange(60) ^ 1).float().mean()) > 0.9
+
+
+def test_a_catalogue_without_attributes_teaches_none() -> None:
+    encoder = AttributesEncoder()
+    encoder.fit(torch.zeros(5, ATTRIBUTE_LENGTH, dtype=torch.int32))
+    unseen = torch.from_numpy(np.stack([attribute_ids(brand, [], {}) for brand in ("Acme", "Ajax", "")]))
+    with torch.inference_mode():
+        one, other, none = encoder(unseen)
+    assert one @ other < 0.9
+    assert not none.any()
 
 
 # --- the tower ------------------------------------------------------------------------------------------------------

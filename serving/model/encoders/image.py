@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from feature_repo.views import EMBEDDING_DIM
 
 #: channels of the stem and of each halving; the last is repeated for larger pictures
-CHANNELS: Final = (16, 32, 48)
+CHANNELS: Final = (32, 64, 64)
 #: places along a side that remain: what is left and right, above and below, is told apart
 PLACES: Final = 4
 #: length of `ImageEncoder.features`
@@ -19,7 +19,8 @@ FEATURES: Final = CHANNELS[-1] * PLACES**2
 
 
 class ImageEncoder(nn.Module):
-    """A stem that takes squares of 4 pixels, then halvings until less than twice PLACES are left along a side."""
+    """A stem that takes squares of 4 pixels, then halvings until less than twice PLACES are left along a side, each
+    with a residual step (He et al. 2015)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -29,7 +30,7 @@ class ImageEncoder(nn.Module):
         for wider in (*CHANNELS[1:], *[CHANNELS[-1]] * 8):
             if side < 2 * PLACES:
                 break
-            layers += [nn.Conv2d(width, wider, 3, stride=2, padding=1), nn.GELU()]
+            layers += [nn.Conv2d(width, wider, 3, stride=2, padding=1), nn.GELU(), _Residual(wider)]
             side, width = (side + 1) // 2, wider
         self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(PLACES), nn.Flatten())
         self.out = nn.Linear(FEATURES, EMBEDDING_DIM)
@@ -43,3 +44,12 @@ class ImageEncoder(nn.Module):
         planes = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
         found: Tensor = self.trunk(planes)
         return found
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.step = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        return planes + F.gelu(self.step(planes))

@@ -121,6 +121,10 @@ class Training:
         self._lessons = lessons
         self._config = config
         self._device = device_of(config.device)
+        if config.only is None:
+            size = nets.product_encoder.image_size
+            catalogues = [lesson.shop.prepared_at(size).attribute_ids for lesson in lessons]
+            nets.product_encoder.attributes.fit(torch.from_numpy(np.concatenate(catalogues)))
         for net in nets.by_name.values():
             net.to(self._device)
         self._learners = {name: net for name, net in nets.by_name.items() if config.only in (None, name)}
