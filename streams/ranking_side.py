@@ -46,6 +46,8 @@ from streams.validation import Decoded, decode
 log = logging.getLogger(__name__)
 
 PROBE_S = 0.5
+#: sets that are registered at once: bounds how long a takeover keeps everything else waiting
+LOAD_SETS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +312,8 @@ class RankingSide:
                 await self._load_some()
 
     async def _load_some(self) -> None:
-        reranker, pending = self._reranker, self._to_register
-        self._to_register = []
+        reranker, pending = self._reranker, self._to_register[:LOAD_SETS]
+        self._to_register = self._to_register[LOAD_SETS:]
         fresh: list[LiveSet] = []
         products: set[str] = set()
         users: set[str] = set()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from msgspec import structs
 
+from streams import ranking_side
 from streams.loading import READ_LIMIT_MS
 from streams.minute import KEEP_MS
 from streams.records import DEAD_LETTER, RANKINGS, decode_headers, encode_ranking, encode_record, partition_for
@@ -250,6 +251,17 @@ async def test_only_the_last_record_of_a_key_counts_while_the_tables_are_read(be
     await settle(200)
     assert bench.published() == [("s", ("b", "a"))]
     assert bench.side.committed() == {("result-sets", 0): 4}
+
+
+async def test_a_takeover_is_loaded_in_portions(bench: RankingBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking_side, "LOAD_SETS", 2)
+    await bench.store(*(catalog_row(f"p{number}", 0, price=10 + number) for number in range(7)))
+    await own(bench, *(registered(f"s{number}", f"p{number}", "shared") for number in range(7)))
+    bench.redis.calls.clear()
+    await read_tables(bench, {})
+    await settle(600)
+    assert sorted(bench.published()) == [(f"s{number}", ("shared", f"p{number}")) for number in range(7)]
+    assert bench.redis.calls == ["read"] * 12, "three views of each portion's new products"
 
 
 async def test_a_new_owner_publishes_only_what_does_not_stand(bench: RankingBench) -> None:
