@@ -11,10 +11,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, TASTES, USER_DIM
+from feature_repo.views import MODALITIES, TASTES, USER_DIM
 
-#: What an event says about taste: for, against. Signs only: how much taste counts is learned by the ranker, and a return
-#: takes back its purchase. An impression says by how much its product was passed over: see `user_vector`.
+#: What an event says about taste: for, against. Signs only: how much taste counts is learned by the ranker, and a
+#: return takes back its purchase. An impression says by how much its product was passed over: see `user_vector`.
 EVENT_WEIGHTS: Final[Mapping[str, float]] = {"click": 1.0, "cart": 1.0, "purchase": 1.0, "return": -1.0}
 #: products of unknown taste that every user begins with: few events say little
 PRIOR_PRODUCTS: Final = 10

@@ -51,7 +51,7 @@ def test_only_what_changed_gets_a_version(repository: Path, tmp_path: Path) -> N
     assert bundles(repository) == [1, 2, 3]
     assert bundle_at(repository, 2).models == {"product_encoder": 1, "query_encoder": 1, "ranker": 2}
     assert bundle_at(repository, 3).models == dict.fromkeys(MODELS, 3)
-    with pytest.raises(ServingError, match="no bundle 4 in .*; there: 1, 2, 3"):
+    with pytest.raises(ServingError, match=r"no bundle 4 in .*; there: 1, 2, 3"):
         bundle_at(repository, 4)
 
 
@@ -135,7 +135,7 @@ async def test_a_version_that_cannot_load_leaves_the_old_ones(
     shutil.copytree(repository / "query_encoder" / "1", broken)
     (broken / "weights.safetensors").write_bytes(b"what is this")
     hold(repository, "query_encoder", {1, 2})
-    with pytest.raises(ServingError, match="cannot load query_encoder: .*cannot read weights"):
+    with pytest.raises(ServingError, match=r"cannot load query_encoder: .*cannot read weights"):
         await asyncio.to_thread(control.load, settings, ["query_encoder"])
     scorer = TritonScorer(settings.triton)
     assert (await scorer.encode_queries(["still there"], version=1)).any()
