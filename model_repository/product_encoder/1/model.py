@@ -8,12 +8,15 @@ from torch import Tensor
 
 from feature_repo.views import MODALITIES
 from serving.model.backend import TorchModel
+from serving.model.encoders import ProductEncoder
 from serving.preprocess import AUDIO_FRAMES, FRAMES, MELS, attribute_ids, text_ids
 
 INPUTS = ("text_ids", "attribute_ids", "image", "video", "audio", "mask")
 
 
 class TritonPythonModel(TorchModel):
+    net: ProductEncoder
+
     def __init__(self) -> None:
         super().__init__(pb_utils, INPUTS, ("content", "image_size"))
 

@@ -8,12 +8,15 @@ import triton_python_backend_utils as pb_utils
 from torch import Tensor
 
 from serving.model.backend import TorchModel
+from serving.model.ranker import Ranker
 from serving.requests import empty_request
 
 INPUTS = ("query", "user", "content", "mask", "numeric", "retrieval", "set_index")
 
 
 class TritonPythonModel(TorchModel):
+    net: Ranker
+
     def __init__(self) -> None:
         super().__init__(pb_utils, INPUTS, ("logit", "contributions"))
 
