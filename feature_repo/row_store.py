@@ -30,7 +30,7 @@ from feature_repo.row import Stamps, pack_stamps, unpack_stamps
 #: a row is refused when its oldest emission is older than this (ms by Redis's clock): the minute must cover it
 EMISSION_LIMIT_MS = 20_000
 #: rows a script: keeps Redis's stops short
-ROWS_PER_SCRIPT = 250
+ROWS_PER_SCRIPT = 500
 #: what a RowWrite says of an agenda that need not change
 KEEP = -2
 _NEVER = -1
@@ -49,22 +49,30 @@ end
 local step = redis.call('GET', KEYS[3]) or ''
 if ARGV[5] ~= '' and step ~= ARGV[5] and step ~= ARGV[6] then return {'marker', now, marker} end
 if ARGV[3] ~= '' and now - tonumber(ARGV[3]) > tonumber(ARGV[4]) then return {'late', now} end
-local conflicts = {}
+local conflicts, due, undue = {}, {}, {}
 for _, row in ipairs(cmsgpack.unpack(ARGV[8])) do
-  local entity, read, new, due = row[1], row[2], row[4], row[5]
+  local entity, read, written, reader, new, minute = unpack(row)
   local key = ARGV[7] .. entity
   local state = redis.call('HGET', key, 's')
   local stamps = ''
-  if state then stamps = string.sub(state, 3, 2 + string.byte(state, 1) * 256 + string.byte(state, 2)) end
-  local written = string.sub(new, 3, 2 + string.byte(new, 1) * 256 + string.byte(new, 2))
+  if state then
+    local high, low = string.byte(state, 1, 2)
+    stamps = string.sub(state, 3, 2 + high * 256 + low)
+  end
   if stamps == read or stamps == written then
-    redis.call('HSET', key, 'r', row[3], 's', new)
-    if due >= 0 then redis.call('ZADD', KEYS[2], due, entity)
-    elseif due == -1 then redis.call('ZREM', KEYS[2], entity) end
+    redis.call('HSET', key, 'r', reader, 's', new)
+    if minute >= 0 then
+      due[#due + 1] = minute
+      due[#due + 1] = entity
+    elseif minute == -1 then
+      undue[#undue + 1] = entity
+    end
   else
     conflicts[#conflicts + 1] = entity
   end
 end
+if #due > 0 then redis.call('ZADD', KEYS[2], unpack(due)) end
+if #undue > 0 then redis.call('ZREM', KEYS[2], unpack(undue)) end
 if #conflicts > 0 or ARGV[2] == '' then redis.call('SET', KEYS[3], ARGV[6]) end
 if #conflicts > 0 then return {'conflict', now, conflicts} end
 if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2]) end
@@ -322,9 +330,9 @@ class RowStore:
             raise
 
 
-def _packed(row: RowWrite) -> tuple[str, bytes, bytes, bytes, int]:
+def _packed(row: RowWrite) -> tuple[str, bytes, bytes, bytes, bytes, int]:
     due = _NEVER if row.due is None else row.due
-    return row.entity, row.read_stamps, row.reader, pack_stored(row.stored), due
+    return row.entity, row.read_stamps, pack_stamps(row.stored.stamps), row.reader, pack_stored(row.stored), due
 
 
 def is_away(error: Exception) -> bool:

@@ -44,6 +44,8 @@ class Folding(Protocol, Generic[S]):
     view: View
     #: whether anything goes on from here
     forwards: bool
+    #: clean rows beyond so many are let go
+    cached_rows: int
 
     def empty(self) -> S: ...
     def pack(self, state: S) -> bytes: ...
@@ -71,6 +73,7 @@ class CatalogFolding:
 
     view = PRODUCT_CATALOG
     forwards = True
+    cached_rows = 200_000
 
     def empty(self) -> features.CatalogState:
         return features.CatalogState()
@@ -117,6 +120,7 @@ class BehaviorFolding:
 
     view = PRODUCT_BEHAVIOR
     forwards = False
+    cached_rows = 200_000
     _numbers = numbers_of(PRODUCT_BEHAVIOR)
 
     def empty(self) -> features.BehaviorState:
@@ -154,6 +158,8 @@ class UserFolding:
 
     view = USER_BEHAVIOR
     forwards = False
+    #: a user with a full history takes 15 KB
+    cached_rows = 50_000
 
     def empty(self) -> features.UserState:
         return features.UserState()
@@ -202,6 +208,7 @@ class ContentFolding:
 
     view = PRODUCT_CONTENT
     forwards = False
+    cached_rows = 200_000
 
     def empty(self) -> features.ContentState:
         return features.ContentState(numbers=bytes(4 * PRODUCT_CONTENT.float_width))

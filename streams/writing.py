@@ -37,7 +37,8 @@ from streams.records import Change, entity_hash
 
 LOAD_ROWS = 500
 PARKED_ENTRIES = 50_000
-CACHED_ROWS = 200_000
+#: entries that are folded but not written: kept for the case that another worker wrote their row meanwhile
+UNWRITTEN_ENTRIES = 500_000
 AGENDA_SLICE = 500
 RETRY_S = 0.1
 
@@ -116,7 +117,7 @@ class RowWriter:
         self._rows: dict[str, OwnedRow] = {}
         self._dirty: dict[str, OwnedRow] = {}
         self._parked: dict[str, list[Entry]] = {}
-        self._parked_entries = 0
+        self._parked_entries = self._unwritten_entries = 0
         self._agenda: list[tuple[int, int]] = []
         self._expected = b""
         self._in_flight = b""
@@ -192,7 +193,11 @@ class RowWriter:
             await self._freed.wait()
 
     def _has_room(self) -> bool:
-        return self._parked_entries <= PARKED_ENTRIES and self._unwritten_ms() <= EMISSION_LIMIT_MS
+        return (
+            self._parked_entries <= PARKED_ENTRIES
+            and self._unwritten_entries <= UNWRITTEN_ENTRIES
+            and self._unwritten_ms() <= EMISSION_LIMIT_MS
+        )
 
     def _unwritten_ms(self) -> int:
         return 0 if self._dirty_since is None else self._doors.monotonic_ms() - self._dirty_since
@@ -204,6 +209,7 @@ class RowWriter:
         if admit(row.stamps, entry):
             changed = self.folding.fold(row.state, entry)
             row.pending.append(entry)
+            self._unwritten_entries += 1
             self._touch(row)
         else:
             row.is_unsure = True
@@ -307,7 +313,7 @@ class RowWriter:
         return OwnedRow(entity, digest, state, stamps, pack_stamps(stamps), stored.as_of, stored.kafka_time)
 
     def _evict(self) -> None:
-        excess = len(self._rows) - CACHED_ROWS
+        excess = len(self._rows) - self.folding.cached_rows
         if excess > 0:
             for entity in list(islice((e for e in self._rows if e not in self._dirty), excess)):
                 del self._rows[entity]
@@ -443,6 +449,7 @@ class RowWriter:
         if flush.write.due != KEEP:
             row.agenda = flush.write.due
         del row.pending[: flush.pending]
+        self._unwritten_entries -= flush.pending
         if row.changes == flush.changes:
             self._dirty.pop(row.entity, None)
             row.blob, row.blob_changes = b"", -1
@@ -456,6 +463,7 @@ class RowWriter:
             row = self._owned(entity, stored)
             self._rows[entity] = row
             self._touch(row)
+            self._unwritten_entries -= len(pending)
             for entry in pending:
                 self._apply(row, entry)
             self._tell(row, anyway=True)

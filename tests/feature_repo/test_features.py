@@ -203,6 +203,19 @@ def test_running_sums_and_packed_parts_are_those_of_a_state_made_anew(
     assert features.pack_behavior(state) == features.pack_behavior(folded(events))
 
 
+def test_an_event_of_the_newest_bucket_after_the_windows_have_left_it() -> None:
+    events = [
+        Behavior(type="purchase", event_id=f"e{n}", product_id="p", event_time=BASE - ago, quantity=3)
+        for n, ago in enumerate((5 * MINUTE_MS, 0, 0, 0))
+    ]
+    state = folded(events[:2])
+    for told, later in ((2, 0), (3, 0), (3, 11), (4, 11), (4, 61), (4, 24 * 60)):
+        for event in events[len(state.repeats) : told]:
+            features.fold_behavior(state, event)
+        as_of = BASE + later * MINUTE_MS
+        assert features.behavior_values(state, as_of) == brute_values(events[:told], as_of)
+
+
 def test_a_state_from_before_ids_were_kept_in_slices() -> None:
     key = features.event_key("e")
     buckets = [[[BASE // unit, 0, 1, 0, 0, 0, 0]] for unit in (MINUTE_MS, HOUR_MS)]

@@ -187,9 +187,9 @@ class FakeRedis:
             return [b"late", now]
         conflicts = []
         agenda = self.keys.setdefault(agenda_key, {})
-        for entity, read_stamps, reader, state, due in msgpack.unpackb(rows, raw=True):
+        for entity, read_stamps, written, reader, state, due in msgpack.unpackb(rows, raw=True):
             row = self.keys.setdefault(prefix + entity, {})
-            if _stamps(row.get(b"s", b"\0\0")) not in (read_stamps, _stamps(state)):
+            if _stamps(row.get(b"s", b"\0\0")) not in (read_stamps, written):
                 conflicts.append(entity)
                 continue
             row.update({b"r": reader, b"s": state})

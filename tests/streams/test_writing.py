@@ -12,7 +12,7 @@ from feature_repo.features import content_of
 from feature_repo.row import kafka_time_of
 from feature_repo.row_store import EMISSION_LIMIT_MS, ROWS_PER_SCRIPT, Marker
 from streams import writing
-from streams.folding import CatalogFolding
+from streams.folding import BehaviorFolding, CatalogFolding
 from streams.records import CONTENT, decode_changes, decode_content
 from streams.writing import AnotherTopic, Rewind, RowWriter
 from tests.streams.bench import HOUR, MINUTE, Bench, bought, patched, row_of
@@ -140,7 +140,7 @@ async def test_a_warm_row_waits_for_its_own_parked_entries(bench: Bench) -> None
 
 
 async def test_the_cache_lets_go_of_clean_rows_only(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "CACHED_ROWS", 2)
+    monkeypatch.setattr(BehaviorFolding, "cached_rows", 2)
     writer = bench.writer()
     await bench.take(writer, *(bought(entity, number) for number, entity in enumerate("abcd")))
     assert list(writer._rows) == list("abcd"), "nothing is clean yet"
@@ -368,7 +368,7 @@ async def test_in_doubt_the_same_script_goes_again_and_the_cache_is_kept(bench: 
     await writer.flush()
     assert await bench.marker(writer) == Marker(ROWS_PER_SCRIPT + 1)
     bench.forget_emissions()
-    await bench.take(writer, bought("p0", 251))
+    await bench.take(writer, bought("p0", ROWS_PER_SCRIPT + 1))
     assert sales_10m(bench) == [("p0", 2.0)], "from the cache, which did not go"
 
 
@@ -445,6 +445,42 @@ async def test_a_batch_that_waits_ends_when_the_rows_are_dropped(bench: Bench) -
     taking = await blocked(bench, writer)
     writer.abandon()
     await asyncio.wait_for(taking, 1)
+
+
+async def test_input_waits_while_too_much_is_unwritten(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "UNWRITTEN_ENTRIES", 2)
+    writer = bench.writer()
+    await bench.take(writer, *(bought("a", number) for number in range(2)))
+    taking = asyncio.create_task(writer.take([bought("a", 2)], 3))
+    await settle()
+    assert not taking.done(), "three are unwritten"
+    await writer.flush()
+    await asyncio.wait_for(taking, 1)
+    await bench.take(writer, bought("a", 3), bought("a", 4))
+    assert sales_10m(bench)[-1] == ("a", 5.0)
+
+
+async def test_what_is_unwritten_is_told_after_a_conflict(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries that are applied again to another writer's row are still unwritten, and no more than once."""
+    monkeypatch.setattr(writing, "UNWRITTEN_ENTRIES", 1)
+    one, two = bench.writer(partition=0), bench.writer(partition=1)
+    await bench.take(two, bought("a", 0, partition=1))
+    await two.flush()
+    await bench.take(one, bought("a", 0))
+    await two.take([bought("a", 1, partition=1)], 2)
+    await two.flush()
+    await one.flush()
+    assert bench.conflicts == [1]
+    taking = asyncio.create_task(one.take([bought("a", 1)], 2))
+    await settle()
+    assert not taking.done()
+    await one.flush()
+    await asyncio.wait_for(taking, 1)
+    await one.flush()
+    (row,) = await bench.stored(one, "a")
+    assert row is not None
+    assert row.stamps == {0: 1, 1: 1}
+    await bench.take(one, bought("a", 2))
 
 
 async def test_input_waits_while_too_much_is_parked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
