@@ -27,7 +27,7 @@ class Buckets:
         self._newest = max(self.counts, default=NONE)
         #: the bucket at which the windows end; NONE while there are no sums
         self._now = NONE
-        self._sums: list[tuple[int, list[int]]] = []
+        self._sums: tuple[list[int], ...] = ()
         #: the next bucket that finds less in a window than there is now; looked for anew unless it is later than now
         self._leaving = 0
         #: all but the newest as they are packed; None when they changed
@@ -52,13 +52,15 @@ class Buckets:
             self._closed = None
         for column, count in counts:
             row[column] += count
+        if not self._sums:
+            return
         age = self._now - bucket
-        for length, sums in self._sums:
+        for length, sums in zip(self.lengths, self._sums, strict=True):
             if age < length:
                 for column, count in counts:
                     sums[column] += count
-        if bucket == self._newest and self._sums and age < self.lengths[0]:
-            self._current, self._targets = bucket, [row, *(sums for _, sums in self._sums)]
+        if bucket == self._newest and age < self.lengths[0]:
+            self._current, self._targets = bucket, [row, *self._sums]
 
     def _enter(self, bucket: int) -> list[int]:
         row = [0] * COLUMNS
@@ -94,12 +96,12 @@ class Buckets:
             if NONE < self._now < now:
                 self._move(now)
             elif self._is_alone():
-                row = self.counts[self._newest]
-                return tuple([row if 0 <= now - self._newest < length else _NOTHING for length in self.lengths])
+                row, age = self.counts[self._newest], now - self._newest
+                return tuple([row if 0 <= age < length else _NOTHING for length in self.lengths])
             else:
-                self._sums = [(length, self._summed(now - length, now)) for length in self.lengths]
+                self._sums = tuple([self._summed(now - length, now) for length in self.lengths])
                 self._now, self._leaving, self._current = now, 0, NONE
-        return tuple([sums for _, sums in self._sums])
+        return self._sums
 
     def next_leaving(self, now: int) -> int:
         """The first bucket after `now` that finds less in a window; NEVER if none does."""
@@ -121,7 +123,7 @@ class Buckets:
 
     def _move(self, now: int) -> None:
         """Windows end later: what they lose is taken off; no bucket is later than they ended."""
-        for length, sums in self._sums:
+        for length, sums in zip(self.lengths, self._sums, strict=True):
             for bucket in self._between(self._now - length, min(now - length, self._now)):
                 for column, count in enumerate(self.counts[bucket]):
                     sums[column] -= count
