@@ -78,7 +78,7 @@ def _a_little_different(folder: Path, repository: Path, changed: tuple[str, ...]
     for model in MODELS:
         file = weights_file(repository, model)
         if model in changed:
-            scaled = {name: tensor * np.float32(0.9) for name, tensor in load_file(file).items()}
+            scaled = {name: np.asarray(tensor * np.float32(0.9)) for name, tensor in load_file(file).items()}
             save_file(scaled, folder / f"{model}.safetensors", read_header(file))
         else:
             shutil.copy(file, folder / f"{model}.safetensors")

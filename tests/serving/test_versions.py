@@ -29,7 +29,7 @@ def changed_weights(folder: Path, *changed: str, by: float) -> Path:
     for model in MODELS:
         file = weights_file(REPOSITORY, model)
         if model in changed:
-            tensors = {name: (tensor * np.float32(by)) for name, tensor in load_file(file).items()}
+            tensors = {name: np.asarray(tensor * np.float32(by)) for name, tensor in load_file(file).items()}
             save_file(tensors, folder / f"{model}.safetensors", read_header(file))
         else:
             shutil.copy(file, folder / f"{model}.safetensors")
