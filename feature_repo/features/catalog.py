@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from msgspec import UNSET
 
@@ -19,6 +20,7 @@ PATCH_FIELDS = (
 #: what a product usually costs is judged by so many of the prices that were set last
 PRICES_KEPT = 9
 CONTENT_FIELDS = ("title", "description", "brand", "category", "attributes", "image", "video", "audio")
+_values_of = attrgetter(*PATCH_FIELDS)
 
 
 @dataclass(slots=True)
@@ -37,8 +39,7 @@ def fold_product(state: CatalogState, patch: Product, order: Order) -> bool:
     """Last writer wins, per field. True when a content field changed its value."""
     content = False
     state.newest = max(state.newest, patch.event_time)
-    for name in PATCH_FIELDS:
-        value = getattr(patch, name)
+    for name, value in zip(PATCH_FIELDS, _values_of(patch), strict=True):
         if value is UNSET:
             continue
         known = state.fields.get(name)
