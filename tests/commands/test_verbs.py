@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from serving.model.bundle import REPOSITORY, weights_file
-from serving.requests import MODELS
 from streams.client import Connection, Outbox
 from streams.local.engine import LocalEngine
 from streams.records import CATALOG
 from streams.settings import Limits
 from tests.commands.conftest import Invoke
+from tests.serving.test_versions import changed_weights
 
 pytestmark = [pytest.mark.parts, pytest.mark.usefixtures("in_shop")]
 
@@ -259,12 +257,20 @@ def test_a_worker_whose_metrics_port_is_used(in_shop: LocalEngine) -> None:
 
 
 @pytest.mark.usefixtures("registered")
-def test_exported_weights_come_into_force(invoke: Invoke, tmp_path: Path) -> None:
-    for model in MODELS:
-        shutil.copy(weights_file(REPOSITORY, model, 1), tmp_path / f"{model}.safetensors")
-    bundle = json.loads(invoke("export", tmp_path, "--serve", "--json").stdout)
-    assert bundle["models"] == dict.fromkeys(MODELS, 2)
+def test_exported_weights_come_into_force_and_out_of_it(invoke: Invoke, tmp_path: Path) -> None:
+    weights = changed_weights(tmp_path / "weights", "ranker", by=0.9)
+    bundle = json.loads(invoke("export", weights, "--serve", "--json").stdout)
+    assert bundle["models"] == {"product_encoder": 1, "query_encoder": 1, "ranker": 2}
     report = json.loads(invoke("verify", "--timeout", "60", "--json").stdout)
     assert report["ok"], report
     (ranking,) = objects(invoke("rankings", "home:anna", "--json").stdout)
     assert ranking["model_version"] == "default/2"
+    listed = objects(invoke("models", "--json").stdout)
+    assert [(one["version"], one["in_force"]) for one in listed] == [(1, False), (2, True)]
+    assert "default/1 is in force" in invoke("rollback").stdout
+    assert json.loads(invoke("verify", "--timeout", "60", "--json").stdout)["ok"]
+    (ranking,) = objects(invoke("rankings", "home:anna", "--json").stdout)
+    assert ranking["model_version"] == "default/1"
+    nothing = invoke("rollback")
+    assert nothing.exit_code == 2
+    assert "nothing to go back to" in nothing.stderr
