@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from serving.settings import ServingSettings
+from streams.freshness import METRICS
 from streams.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +62,7 @@ def test_secrets_come_from_the_environment_and_must_be_set(service: dict[str, An
 def test_mounted_files_are_there_and_volumes_declared(service: dict[str, Any]) -> None:
     for volume in service.get("volumes", []):
         source = volume.split(":")[0]
-        assert (ROOT / source).is_file() if source.startswith("./") else source in COMPOSE["volumes"]
+        assert (ROOT / source).exists() if source.startswith("./") else source in COMPOSE["volumes"]
 
 
 @EVERY_SERVICE
@@ -107,6 +109,39 @@ def test_prometheus_scrapes_every_worker() -> None:
     (discovery,) = config["scrape_configs"][0]["dns_sd_configs"]
     assert set(discovery["names"]) == set(WORKERS)
     assert str(discovery["port"]) == SERVICES["ranking"]["environment"]["FRESHRANK_METRICS_PORT"]
+
+
+def dashboard_queries() -> list[str]:
+    (page,) = (ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")
+    panels = json.loads(page.read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", [])]
+
+
+def alarm_queries() -> list[str]:
+    (group,) = yaml.safe_load((ROOT / "deploy" / "alarms.yml").read_text())["groups"]
+    return [rule["expr"] for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("query", [*dashboard_queries(), *alarm_queries()])
+def test_dashboard_and_alarms_ask_for_metrics_and_labels_that_workers_expose(query: str) -> None:
+    """What no worker exposes would be an empty panel, or an alarm that never comes."""
+    labels = {spec.name: {*spec.labels} for spec in METRICS}
+    names = set(re.findall(r"freshrank_\w+", query))
+    known = {name.removesuffix("_bucket") if name.endswith("seconds_bucket") else name for name in names}
+    assert known <= set(labels)
+    assert query.count("(") == query.count(")")
+    asked = {label for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(", ")}
+    asked |= set(re.findall(r"[{,]\s*(\w+)=", query))
+    for name in known:
+        assert asked - {"le"} <= labels[name]
+
+
+def test_every_counter_of_what_goes_wrong_is_watched() -> None:
+    watched = " ".join(alarm_queries())
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    alarms = re.findall(r"^\| `(freshrank_\w+)` rises", page, re.MULTILINE)
+    assert len(alarms) == 6
+    assert all(name in watched for name in alarms)
 
 
 def test_what_the_dockerfile_copies_is_there_and_not_ignored() -> None:
