@@ -57,6 +57,8 @@ class ContentSide:
                 content = decode_content(message.value)
                 known = newest.get(content.product_id)
                 if known is None or content_version(content) >= content_version(known[1]):
+                    # last in the dict: the writer takes entries in order of offset
+                    newest.pop(content.product_id, None)
                     newest[content.product_id] = (message, content)
             entries = await self._encoded(batch, list(newest.values()))
             await writer.take(entries, messages[-1].offset + 1)

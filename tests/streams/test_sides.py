@@ -238,6 +238,18 @@ async def test_the_newest_content_of_each_product_is_encoded(sides: Sides) -> No
     assert await sides.marker(PRODUCT_CONTENT) == Marker(4)
 
 
+async def test_the_marker_does_not_pass_a_content_between_two_of_another_product(sides: Sides) -> None:
+    await asyncio.sleep(2 * FLUSH_S)
+    sides.bench.redis.delays_s = [60.0]  # the rows are being loaded while others are flushed
+    await sides.content.on_content(
+        batch(CONTENT, content("a", 3, "old"), content("b", 4, "blue"), content("a", 9, "red"))
+    )
+    await asyncio.sleep(5 * FLUSH_S)
+    assert await sides.marker(PRODUCT_CONTENT) == Marker(1)
+    await asyncio.sleep(60.0)
+    assert await sides.marker(PRODUCT_CONTENT) == Marker(3)
+
+
 async def test_encoding_waits_for_the_model(sides: Sides) -> None:
     sides.scorer.away = True
     encoding = asyncio.create_task(sides.content.on_content(batch(CONTENT, content("a", 0, "red"))))
