@@ -1,17 +1,15 @@
 """Behaviour of a product: integer counts in event-time buckets, and windows over them."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from feature_repo.events import Behavior
 from feature_repo.features.buckets import NEVER, Buckets
 from feature_repo.features.counting import (
-    CARTED,
     CLICKED,
     COLUMNS,
     ORDERED,
     PURCHASED,
     RETURNED,
-    VIEWED,
     counts_of,
 )
 from feature_repo.features.packing import pack, pack_list, unpack
@@ -25,8 +23,7 @@ HOUR_WINDOWS = (24, 168)
 CTR_CLICKS, CTR_VIEWS = 1, 20
 
 
-@dataclass(slots=True)
-class BehaviorState:
+class BehaviorState(Struct):
     """Counts in minute and hour buckets, totals, and the event ids of the last ten minutes of event time."""
 
     newest: int = 0
@@ -41,7 +38,8 @@ def fold_behavior(state: BehaviorState, event: Behavior) -> bool:
     time = event.event_time
     if not state.repeats.take(event_key(event.event_id), time):
         return False
-    state.newest = max(state.newest, time)
+    if time > state.newest:
+        state.newest = time
     counts = counts_of(event)
     state.minutes.add(time // MINUTE_MS, counts)
     state.hours.add(time // HOUR_MS, counts)
@@ -54,26 +52,30 @@ def behavior_values(state: BehaviorState, as_of: int) -> list[float]:
     """Feature values at `as_of` (ms), rounded, in the order of views.PRODUCT_BEHAVIOR."""
     in_10m, in_1h = state.minutes.sums(as_of // MINUTE_MS)
     in_24h, in_7d = state.hours.sums(as_of // HOUR_MS)
+    viewed, clicked, carted, ordered, purchased, returned = in_24h
     ever = state.totals
-    viewed, clicked = in_24h[VIEWED], in_24h[CLICKED]
     return three_digits(
         (
-            max(0, in_10m[PURCHASED] - in_10m[RETURNED]),
-            max(0, in_1h[PURCHASED] - in_1h[RETURNED]),
-            max(0, in_24h[PURCHASED] - in_24h[RETURNED]),
-            max(0, in_7d[PURCHASED] - in_7d[RETURNED]),
-            in_24h[ORDERED],
+            _sold(in_10m[PURCHASED], in_10m[RETURNED]),
+            _sold(in_1h[PURCHASED], in_1h[RETURNED]),
+            _sold(purchased, returned),
+            _sold(in_7d[PURCHASED], in_7d[RETURNED]),
+            ordered,
             in_7d[ORDERED],
             in_7d[RETURNED],
             viewed,
             in_1h[CLICKED],
             clicked,
-            in_24h[CARTED],
+            carted,
             (clicked + CTR_CLICKS) / (viewed + CTR_VIEWS),
-            max(0, ever[PURCHASED] - ever[RETURNED]),
+            _sold(ever[PURCHASED], ever[RETURNED]),
             ever[ORDERED],
         )
     )
+
+
+def _sold(purchased: int, returned: int) -> int:
+    return purchased - returned if purchased > returned else 0
 
 
 def next_change(state: BehaviorState, as_of: int) -> int | None:
@@ -94,8 +96,8 @@ def unpack_behavior(data: bytes) -> BehaviorState:
     is_old = bool(seen) and isinstance(seen[0][0], bytes)
     return BehaviorState(
         newest,
-        Buckets(MINUTE_WINDOWS, {minute: counts for minute, *counts in minutes}),
-        Buckets(HOUR_WINDOWS, {hour: counts for hour, *counts in hours}),
+        Buckets.of(MINUTE_WINDOWS, {minute: counts for minute, *counts in minutes}),
+        Buckets.of(HOUR_WINDOWS, {hour: counts for hour, *counts in hours}),
         totals,
         Repeats.unpack_old(seen) if is_old else Repeats.unpack(seen),
     )

@@ -1,6 +1,8 @@
 """Counts in buckets of event time, and running sums of them over windows that end now."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+
+from msgspec import Struct, field
 
 from feature_repo.features.counting import COLUMNS
 from feature_repo.features.packing import list_header, pack
@@ -12,46 +14,55 @@ NONE = -1
 _NOTHING = [0] * COLUMNS
 
 
-class Buckets:
+class Buckets(Struct):
     """Counts by bucket (a number of minutes or hours since 1970), kept as far back as the longest window reaches.
 
     The buckets are a function of the events in any order. The sums are kept up with them: what is added is added to
     them, what leaves a window is taken off; they are integers, so they are what a sum over the buckets would be.
+    `lengths` of the windows rise.
     """
 
-    __slots__ = ("_closed", "_current", "_leaving", "_newest", "_now", "_sums", "_targets", "counts", "lengths")
+    lengths: tuple[int, ...]
+    counts: dict[int, list[int]] = field(default_factory=dict)
+    _newest: int = NONE
+    #: the bucket at which the windows end; NONE while there are no sums
+    _now: int = NONE
+    _sums: tuple[list[int], ...] = ()
+    #: the next bucket that finds less in a window than there is now; looked for anew unless it is later than now
+    _leaving: int = 0
+    #: all but the newest as they are packed; None when they changed
+    _closed: bytes | None = None
+    #: a newest bucket that lies in every window, and all lists that an event in it adds to
+    _current: int = NONE
+    _targets: tuple[list[int], ...] = ()
 
-    def __init__(self, lengths: Sequence[int], counts: dict[int, list[int]] | None = None) -> None:
-        self.lengths = lengths
-        self.counts = {} if counts is None else counts
-        self._newest = max(self.counts, default=NONE)
-        #: the bucket at which the windows end; NONE while there are no sums
-        self._now = NONE
-        self._sums: tuple[list[int], ...] = ()
-        #: the next bucket that finds less in a window than there is now; looked for anew unless it is later than now
-        self._leaving = 0
-        #: all but the newest as they are packed; None when they changed
-        self._closed: bytes | None = None
-        #: a newest bucket that lies in every window, and all lists that an event in it adds to
-        self._current = NONE
-        self._targets: list[list[int]] = []
+    @classmethod
+    def of(cls, lengths: tuple[int, ...], counts: dict[int, list[int]]) -> "Buckets":
+        """Buckets that are known already."""
+        return cls(lengths, counts, max(counts, default=NONE))
 
     def add(self, bucket: int, counts: Iterable[tuple[int, int]]) -> None:
         """Count, unless no window can reach the bucket any more. `counts` are (column, count) pairs."""
+        if self._newest == NONE:
+            # the first one is its own sum: most rows never have a second
+            row = [0] * COLUMNS
+            self.counts[bucket] = row
+            self._newest = self._current = bucket
+            self._now, self._sums, self._targets = NONE, (), (row,)
         if bucket == self._current:
             for column, count in counts:
                 for target in self._targets:
                     target[column] += count
             return
-        row = self.counts.get(bucket)
-        if row is None:
+        found = self.counts.get(bucket)
+        if found is None:
             if bucket <= self._newest - self.lengths[-1]:
                 return
-            row = self._enter(bucket)
+            found = self._enter(bucket)
         elif bucket != self._newest:
             self._closed = None
         for column, count in counts:
-            row[column] += count
+            found[column] += count
         if not self._sums:
             return
         age = self._now - bucket
@@ -60,14 +71,11 @@ class Buckets:
                 for column, count in counts:
                     sums[column] += count
         if bucket == self._newest and age < self.lengths[0]:
-            self._current, self._targets = bucket, [row, *self._sums]
+            self._current, self._targets = bucket, (found, *self._sums)
 
     def _enter(self, bucket: int) -> list[int]:
         row = [0] * COLUMNS
-        if self._newest == NONE:
-            self._newest = self._current = bucket
-            self._targets = [row]
-        elif bucket > self._newest:
+        if bucket > self._newest:
             if NONE < self._now < bucket:
                 self._move(bucket)
             self._close(bucket)
@@ -97,6 +105,8 @@ class Buckets:
                 self._move(now)
             elif self._is_alone():
                 row, age = self.counts[self._newest], now - self._newest
+                if 0 <= age < self.lengths[0]:
+                    return (row,) * len(self.lengths)
                 return tuple([row if 0 <= age < length else _NOTHING for length in self.lengths])
             else:
                 self._sums = tuple([self._summed(now - length, now) for length in self.lengths])
@@ -118,7 +128,7 @@ class Buckets:
         return min(self._leaving, NEVER)
 
     def _is_alone(self) -> bool:
-        """Whether there is one bucket, so far: it is its own sum. Most rows never have a second."""
+        """Whether there is one bucket, so far: it is its own sum."""
         return self._now == NONE and len(self.counts) == 1
 
     def _move(self, now: int) -> None:
@@ -155,6 +165,8 @@ class Buckets:
         packed again."""
         if not self.counts:
             return list_header(0)
+        if len(self.counts) == 1:
+            return list_header(1) + _packed(self._newest, self.counts[self._newest])
         if self._closed is None:
             earlier = sorted(self.counts.items())[:-1]
             self._closed = b"".join([_packed(bucket, counts) for bucket, counts in earlier])

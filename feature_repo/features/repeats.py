@@ -2,7 +2,9 @@
 
 from hashlib import blake2b
 
-from feature_repo.features.packing import pack, pack_list
+from msgspec import Struct, field
+
+from feature_repo.features.packing import list_header, pack, pack_list
 from feature_repo.views import MINUTE_MS
 
 #: event ids are remembered for at least this long in event time
@@ -18,21 +20,18 @@ def event_key(event_id: str) -> bytes:
     return blake2b(event_id.encode(), digest_size=KEY_BYTES).digest()
 
 
-class Repeats:
+class Repeats(Struct):
     """The event ids that count as seen: those of the SLICES slices up to that of the newest event.
 
     What is kept and how it is packed are functions of the events alone. A busy product has tens of thousands of ids:
     one more costs no more than its own slice, to fold and to pack.
     """
 
-    __slots__ = ("_keys", "_newest", "_packed", "_slices")
-
-    def __init__(self) -> None:
-        self._newest = 0
-        self._keys: set[bytes] = set()
-        self._slices: dict[int, list[bytes]] = {}
-        #: slices as they are packed, but for those that changed since
-        self._packed: dict[int, bytes] = {}
+    _newest: int = 0
+    _keys: set[bytes] = field(default_factory=set)
+    _slices: dict[int, list[bytes]] = field(default_factory=dict)
+    #: slices as they are packed, but for those that changed since
+    _packed: dict[int, bytes] = field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Repeats) and self.pack() == other.pack()
@@ -46,7 +45,9 @@ class Repeats:
             return False
         at = time // SLICE_MS
         if at > self._newest:
-            self._forget(at)
+            if self._slices:
+                self._forget(at)
+            self._newest = at
         elif at <= self._newest - SLICES:
             return True
         self._keys.add(key)
@@ -55,11 +56,11 @@ class Repeats:
             self._slices[at] = [key]
         else:
             slice_.append(key)
-            self._packed.pop(at, None)
+            if self._packed:
+                self._packed.pop(at, None)
         return True
 
     def _forget(self, newest: int) -> None:
-        self._newest = newest
         for old in [at for at in self._slices if at <= newest - SLICES]:
             self._keys.difference_update(self._slices.pop(old))
             self._packed.pop(old, None)
@@ -67,6 +68,10 @@ class Repeats:
     def pack(self) -> bytes:
         """msgpack: [[slice, keys in order, in one piece], ...], earliest first."""
         packed, slices = self._packed, self._slices
+        if len(slices) == 1:
+            ((at, keys),) = slices.items()
+            keys.sort()
+            return list_header(1) + pack((at, b"".join(keys)))
         if len(packed) < len(slices):
             for at, keys in slices.items():
                 if at not in packed:

@@ -1,11 +1,18 @@
 """Rounding of derived features: what the model can tell apart, and no more."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
-#: counts that are their own rounding: most are, and to write a number as text costs ten times a look here
+#: counts that are their own rounding: most are
 _SHORT = frozenset(range(1000))
 
 
 def three_digits(values: Sequence[float]) -> list[float]:
     """Round derived features to 3 significant digits, half to even, in float64: what the model can tell apart."""
-    return [value if value in _SHORT else float(f"{value:.3g}") for value in values]
+    return [value if value in _SHORT else _rounded(value) for value in values]
+
+
+@lru_cache(maxsize=65_536)
+def _rounded(value: float) -> float:
+    # to write a number as text costs ten times a look, and the windows of a row mostly hold the same few numbers
+    return float(f"{value:.3g}")

@@ -178,6 +178,16 @@ def test_a_double_long_after_ten_minutes_cannot_be_told() -> None:
     assert state.totals[counting.CLICKED] == 3
 
 
+@given(behaviors())
+@FEW
+def test_a_look_at_nothing_leaves_no_trace(events: list[Behavior]) -> None:
+    state, as_of = BehaviorState(), newest_of(events)
+    features.behavior_values(state, as_of)
+    for event in events:
+        features.fold_behavior(state, event)
+    assert features.behavior_values(state, as_of) == brute_values(events, as_of)
+
+
 @given(behaviors(), st.data())
 @FEW
 def test_running_sums_and_packed_parts_are_those_of_a_state_made_anew(
