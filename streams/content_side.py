@@ -21,7 +21,7 @@ from streams.emitting import Sender
 from streams.folding import Encoded, Entry, content_version
 from streams.media import MediaError, MediaStore
 from streams.owning import Ownership
-from streams.records import CONTENT, DEAD_LETTER, ContentMessage, decode_content
+from streams.records import CONTENT, DEAD_LETTER, ContentMessage, decode_content, is_from
 from streams.transport import Batch, Message
 from streams.validation import WHOLE, Rejected
 
@@ -42,6 +42,8 @@ class ContentSide:
     scorer: Scorer
     encoder_version: int
     media_limits: MediaLimits
+    #: contents made from another catalog are passed over
+    origin: bytes = b""
 
     async def on_content(self, batch: Batch) -> None:
         """Encode the newest content of each product of the batch; wait for Triton as long as it takes."""
@@ -53,6 +55,8 @@ class ContentSide:
             messages = batch.messages[start : start + ENCODE_ROWS]
             newest: dict[str, tuple[Message, ContentMessage]] = {}
             for message in messages:
+                if not is_from(message.headers, self.origin):
+                    continue
                 assert message.value is not None
                 content = decode_content(message.value)
                 known = newest.get(content.product_id)
@@ -60,7 +64,7 @@ class ContentSide:
                     # last in the dict: the writer takes entries in order of offset
                     newest.pop(content.product_id, None)
                     newest[content.product_id] = (message, content)
-            entries = await self._encoded(batch, list(newest.values()))
+            entries = await self._encoded(batch, list(newest.values())) if newest else []
             await writer.take(entries, messages[-1].offset + 1)
 
     async def _encoded(self, batch: Batch, found: Sequence[tuple[Message, ContentMessage]]) -> list[Entry]:

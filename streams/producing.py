@@ -1,13 +1,13 @@
 """The door to Kafka for what the engine sends: one aiokafka producer, every acknowledgement awaited by somebody."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streams.emitting import Outbound
-from streams.records import Headers
+from streams.records import Headers, origin_headers
 from streams.settings import Settings
 
 #: `dead-letter` takes this much more than the inputs, for its headers
@@ -27,9 +27,13 @@ class KafkaSender:
         self._settings = settings
         self._on_failure = on_failure
         self._producer: AIOKafkaProducer | None = None
+        #: what goes with every record of a topic
+        self._marks: dict[str, Headers] = {}
 
-    async def start(self) -> None:
+    async def start(self, origins: Mapping[str, bytes] | None = None) -> None:
+        """Connect. `origins`: internal topic -> what its records are made from, which each will say."""
         settings = self._settings
+        self._marks = {topic: origin_headers(origin) for topic, origin in (origins or {}).items()}
         self._producer = AIOKafkaProducer(
             bootstrap_servers=settings.kafka,
             acks="all",
@@ -58,7 +62,7 @@ class KafkaSender:
         """Hand a message over; the awaitable is done once it is acknowledged."""
         assert self._producer is not None, "start() comes first"
         ack: asyncio.Future[object] = await self._producer.send(
-            topic, value, key=key, partition=partition, headers=list(headers)
+            topic, value, key=key, partition=partition, headers=[*headers, *self._marks.get(topic, ())]
         )
         ack.add_done_callback(self._look)
         return ack
@@ -67,9 +71,15 @@ class KafkaSender:
         """Hand messages over in their order, as batches of their own: one acknowledgement a batch, half the CPU."""
         assert self._producer is not None, "start() comes first"
         acks = []
+        marks = self._marks.get(topic, ())
         batch = self._producer.create_batch()
         for message in messages:
-            fields = {"timestamp": None, "key": message.key, "value": message.value, "headers": list(message.headers)}
+            fields = {
+                "timestamp": None,
+                "key": message.key,
+                "value": message.value,
+                "headers": [*message.headers, *marks],
+            }
             if batch.append(**fields) is None:
                 acks.append(await self._send_batch(batch, topic, partition))
                 batch = self._producer.create_batch()

@@ -28,6 +28,7 @@ from streams.records import (
     decode_users,
     encode_record,
     encode_users,
+    is_from,
     partition_for,
 )
 from streams.settings import Settings
@@ -52,6 +53,8 @@ class ProductSide:
     media: MediaStore
     freshness: Freshness
     partitions: Mapping[str, int]
+    #: what users did that was told by another `behavior` is passed over
+    origin: bytes = b""
 
     async def on_catalog(self, batch: Batch) -> None:
         """Patches of products, null values, bulk messages -> product_catalog and `content`."""
@@ -91,6 +94,8 @@ class ProductSide:
             return
         entries = []
         for message in batch.messages:
+            if not is_from(message.headers, self.origin):
+                continue
             assert message.value is not None
             for user in decode_users(message.value):
                 stamps = {user.partition: user.offset}

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -10,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from feature_repo.events import Bundle
 from streams.minute import Hashes
 from streams.ranking_side import RankingSide
-from streams.records import FEATURE_CHANGES, MODELS, RANKINGS, decode_changes
+from streams.records import FEATURE_CHANGES, MODELS, RANKINGS, decode_changes, is_from
 from streams.settings import Settings
 from streams.tables import Published
 from streams.transport import Batch, Message
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: longer than the minute, so that a start has all of it
 LOOK_BACK_MS = 180_000
+#: records of `rankings` are looked at as often as this: most are one's own, and cheaper read many at once
+READ_BACK_S = 0.1
 
 
 def plain_consumer(settings: Settings) -> AIOKafkaConsumer:
@@ -40,8 +43,10 @@ async def is_read(consumer: AIOKafkaConsumer, partition: TopicPartition) -> bool
     return highwater is not None and await consumer.position(partition) >= highwater
 
 
-async def follow_changes(settings: Settings, partitions: int, side: RankingSide, now_ms: Callable[[], int]) -> None:
-    """`feature-changes` from three minutes back, for ever."""
+async def follow_changes(
+    settings: Settings, partitions: int, side: RankingSide, now_ms: Callable[[], int], origin: bytes = b""
+) -> None:
+    """`feature-changes` from three minutes back, for ever; what was made from other inputs is passed over."""
     consumer = plain_consumer(settings)
     await consumer.start()
     try:
@@ -51,7 +56,7 @@ async def follow_changes(settings: Settings, partitions: int, side: RankingSide,
         behind = set(places)
         while True:
             for records in (await consumer.getmany(timeout_ms=200)).values():
-                _take_changes(side, [record.value for record in records])
+                _take_changes(side, [record.value for record in records if is_from(record.headers, origin)])
             if behind:
                 behind = {place for place in behind if not await is_read(consumer, place)}
                 if not behind:
@@ -125,7 +130,7 @@ class RankingsFollower:
         finally:
             await consumer.stop()
 
-    async def _follow(self, consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]) -> None:
+    async def _follow(self, consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> None:
         behind = set(places)
         while not self._again.is_set():
             batches = await consumer.getmany(timeout_ms=200)
@@ -135,13 +140,18 @@ class RankingsFollower:
                 for record in records:
                     key = (record.key or b"").decode(errors="replace")
                     self._side.on_published(Published(place.partition, key, record.value, record.headers))
-            if behind:
-                read = {place for place in behind if await is_read(consumer, place)}
-                if self._again.is_set():
-                    return  # the tables began anew while that was asked
-                behind -= read
-                for place in read:
-                    self._side.on_rankings_read(place.partition)
+            read = {place for place in places if await is_read(consumer, place)}
+            if self._again.is_set():
+                return  # the tables began anew while that was asked
+            for place in behind & read:
+                self._side.on_rankings_read(place.partition)
+            behind -= read
+            if len(read) == len(places):
+                await self._rest()
+
+    async def _rest(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._again.wait(), READ_BACK_S)
 
 
 Reject = Callable[[Batch, Decoded], Awaitable[None]]

@@ -64,6 +64,21 @@ def encode_bulk(records: Iterable[Record]) -> bytes:
     return _pack([as_map(record) for record in records])
 
 
+# --- internal topics -----------------------------------------------------------------------------------------------
+
+ORIGIN = "origin"
+
+
+def origin_headers(origin: bytes) -> Headers:
+    """What a record of an internal topic was made from."""
+    return ((ORIGIN, origin),)
+
+
+def is_from(headers: Headers, origin: bytes) -> bool:
+    """Whether a record was made from these inputs; one that does not say was written before records did."""
+    return all(name != ORIGIN or value == origin for name, value in headers)
+
+
 # --- feature-changes -----------------------------------------------------------------------------------------------
 
 ROWS, CLOCK = 0, 1

@@ -2,11 +2,14 @@
 
 Both change where rows live and whose clocks count. A running worker ends with one clear line; the one started in its
 place reads the log as it now is. What the engine itself wrote to an internal topic carries offsets of the inputs, so
-an input that is made anew needs new internal topics, too.
+an input that is made anew needs new internal topics, too; and until the last worker has noticed, some still make
+records from the old inputs: a record says what it was made from, and who reads another log passes it over.
 """
 
 import asyncio
 import logging
+from collections.abc import Iterable
+from hashlib import blake2b
 
 from feature_repo.row_store import RowStore
 from streams import topics
@@ -36,9 +39,32 @@ async def watch_topics(settings: Settings, began_with: topics.TopicIds) -> None:
 async def check_origins(store: RowStore, ids: topics.TopicIds) -> None:
     """Raises LogChanged if an internal topic was filled from inputs that are no more. An emptied store forgets it."""
     for internal, inputs in ORIGINS.items():
-        now = "+".join(ids.topics[name] for name in inputs)
+        now = _topic_ids(ids, inputs)
         if await store.remember_first(f"freshrank:{ids.cluster}:{ids.topics[internal]}:of", now) != now:
             raise LogChanged(f"topic {internal} holds what came from another {' or '.join(inputs)}: make it anew, too")
+
+
+def origins_of(ids: topics.TopicIds) -> dict[str, bytes]:
+    """Internal topic -> 8 bytes that stand for the inputs its records are made from."""
+    return {internal: _short(_topic_ids(ids, inputs)) for internal, inputs in ORIGINS.items()}
+
+
+def member_of(role: str, instance: str, ids: topics.TopicIds) -> str:
+    """The name of a static member of the role's group, another one on another log.
+
+    A static member that comes back in time is given what it had, and nobody shares the partitions out again: on a log
+    that changed it would never be given the new ones.
+    """
+    log_now = repr((ids.cluster, sorted(ids.topics.items()), sorted(ids.partitions.items())))
+    return f"freshrank-{role}-{instance}-{_short(log_now).hex()}"
+
+
+def _topic_ids(ids: topics.TopicIds, names: Iterable[str]) -> str:
+    return "+".join(ids.topics[name] for name in names)
+
+
+def _short(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=8).digest()
 
 
 class LogChanged(RuntimeError):

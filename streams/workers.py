@@ -41,7 +41,7 @@ from streams.reading import RankingsFollower, follow_changes, follow_models
 from streams.records import BEHAVIOR, CATALOG, CONTENT, FEATURE_CHANGES, USER_BEHAVIOR
 from streams.settings import Settings
 from streams.transport import Consumer, Hooks
-from streams.watching import check_origins, watch_topics
+from streams.watching import check_origins, member_of, origins_of, watch_topics
 from streams.writing import Doors
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class Worker:
             log.warning("%s", line)
         await self._store.check()
         await check_origins(self._store, ids)
-        await self._sender.start()
+        await self._sender.start(origins_of(ids))
         address = self._freshness.serve(self._settings.metrics_port, self._settings.metrics_host)
         log.info("%s worker: metrics on %s", self._role, address)
         # 2.
@@ -165,9 +165,16 @@ class Worker:
             BEHAVIOR: (BehaviorFolding(), space_of(views.PRODUCT_BEHAVIOR, ids)),
             USER_BEHAVIOR: (UserFolding(), space_of(views.USER_BEHAVIOR, ids)),
         }
-        app, ownership = self._owning_app(folded, emitter)
+        app, ownership = self._owning_app(folded, emitter, ids)
         side = ProductSide(
-            self._settings, ownership, emitter, self._sender, self._media, self._freshness, ids.partitions
+            self._settings,
+            ownership,
+            emitter,
+            self._sender,
+            self._media,
+            self._freshness,
+            ids.partitions,
+            origins_of(ids)[USER_BEHAVIOR],
         )
         Agents(app, crash).product(side)
         self._heartbeats = lambda: ownership.clocks(BEHAVIOR)
@@ -180,8 +187,16 @@ class Worker:
         emitter = self._emitter(ids)
         version = bundle.models["product_encoder"]
         folded = {CONTENT: (ContentFolding(), space_of(views.PRODUCT_CONTENT, ids, str(version)))}
-        app, ownership = self._owning_app(folded, emitter)
-        side = ContentSide(ownership, self._sender, self._media, self._scorer, version, self._serving.media_limits)
+        app, ownership = self._owning_app(folded, emitter, ids)
+        side = ContentSide(
+            ownership,
+            self._sender,
+            self._media,
+            self._scorer,
+            version,
+            self._serving.media_limits,
+            origins_of(ids)[CONTENT],
+        )
         Agents(app, crash).content(side)
         self._spawn(lambda: follow_models(self._settings, lambda newer: self._keep_encoder(bundle, newer)))
         return app
@@ -218,7 +233,8 @@ class Worker:
         Agents(self._app, crash).ranking(side)
         self._reached = side.committed
         self._spawn(lambda: follow_models(self._settings, on_bundle, side.on_rejected_bundle))
-        self._spawn(lambda: follow_changes(self._settings, ids.partitions[FEATURE_CHANGES], side, now_ms))
+        partitions, origin = ids.partitions[FEATURE_CHANGES], origins_of(ids)[FEATURE_CHANGES]
+        self._spawn(lambda: follow_changes(self._settings, partitions, side, now_ms, origin))
         self._spawn(follower.run)
         self._spawn(side.run_loading)
         self._spawn(side.run_ranking)
@@ -235,7 +251,7 @@ class Worker:
         self._spawn(emitter.run)
         return emitter
 
-    def _owning_app(self, folded: Mapping[str, Any], emitter: Emitter) -> tuple[Any, Ownership]:
+    def _owning_app(self, folded: Mapping[str, Any], emitter: Emitter, ids: topics.TopicIds) -> tuple[Any, Ownership]:
         doors = Doors(
             self._store,
             emitter,
@@ -275,7 +291,7 @@ class Worker:
             ownership.committed,
             ownership.drop,
             crash,
-            f"freshrank-{self._role}-{instance}" if instance else None,
+            member_of(self._role, instance, ids) if instance else None,
         )
         self._app = make_app(self._role, self._settings, hooks)
         self._reached = ownership.reached

@@ -109,7 +109,7 @@ async def test_what_was_sent_lies_on_the_partition_in_its_order(broker: TansuBro
     admin.close()
     failures: list[BaseException] = []
     sender = KafkaSender(settings, failures.append)
-    await sender.start()
+    await sender.start({topic: b"here"})
     large = Outbound(b"large", bytes(BATCH_BYTES + 1), (("version", b"L"),))
     try:
         await (await sender.send_many(topic, 1, messages(3)))
@@ -127,7 +127,8 @@ async def test_what_was_sent_lies_on_the_partition_in_its_order(broker: TansuBro
     finally:
         await consumer.stop()
     assert [record.key for record in found[:5]] == [b"key-0", b"key-1", b"key-2", b"s", b"large"]
-    assert [record.headers[-1][1] for record in found[5:]] == [b"%d" % n for n in range(2000)]
+    assert [record.headers[1][1] for record in found[5:]] == [b"%d" % n for n in range(2000)]
+    assert {record.headers[-1] for record in found} == {("origin", b"here")}
     assert [record.value is None for record in found[5:8]] == [False, False, True]
     assert failures == []
 

@@ -42,6 +42,7 @@ from streams.records import (
     encode_content,
     encode_record,
     encode_users,
+    origin_headers,
 )
 from streams.settings import Settings
 from streams.transport import Batch, Message
@@ -162,6 +163,22 @@ async def test_a_users_events_come_back_as_a_row_with_their_origin(sides: Sides)
     assert row is not None
     assert row.stamps == {0: 7}
     assert row.floats.tolist() == [0.0, 1.0, 0.0, 0.0]
+
+
+async def test_what_was_made_from_another_log_is_passed_over(sides: Sides) -> None:
+    """A worker that has not noticed yet that topics were made anew writes to those of the same names."""
+    sides.content.origin, sides.product.origin = b"this catalog", b"this behavior"
+    told = next(encode_users([UserMessage("u", 0, 7, HOUR, ((0, behavior("a", 1, user_id="u")),))]))
+    for topic, handler, (key, value), origin in (
+        (CONTENT, sides.content.on_content, content("a", 9, "red"), b"this catalog"),
+        (USER_BEHAVIOR, sides.product.on_user_behavior, (None, told), b"this behavior"),
+    ):
+        for offset, made_from in enumerate((b"another", origin, b"another")):
+            await handler(Batch(topic, 0, [Message(offset, key, value, HOUR, origin_headers(made_from))], 1))
+            await asyncio.sleep(3 * FLUSH_S)
+            view, entity = (PRODUCT_CONTENT, "a") if topic == CONTENT else (UserFolding.view, "u")
+            assert (await sides.row(view, entity) is None) == (offset == 0)
+            assert await sides.marker(view) == Marker(offset + 1)
 
 
 @pytest.mark.parametrize("users", [1, 5, 20, 20_000])
