@@ -46,6 +46,7 @@ Read in the order of the data:
     topics.py          the topics: made, checked, described
     watching.py        a log that is not what it was: topics that grew or were made anew
     models.py          the first bundle of a cluster, and another one into force
+    filling.py         the rows of a new encoder, before it is in force
     settings.py        every setting, from the environment
     freshness.py       latencies, progress and counts; exposed and merged                      (clock passed in)
 

@@ -23,10 +23,10 @@ class _App(faust.App):
     BootStrategy = _Boot
 
 
-def make_app(role: str, settings: Settings, hooks: Hooks) -> App:
-    """An app that joins the role's consumer group once it is started."""
+def make_app(group: str, settings: Settings, hooks: Hooks) -> App:
+    """An app that joins the consumer group once it is started."""
     app = _App(
-        f"freshrank-{role}",
+        group,
         broker=[f"kafka://{address}" for address in settings.kafka.split(",")],
         store="memory://",
         # Faust makes this folder, which nothing is put into

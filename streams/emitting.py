@@ -45,6 +45,29 @@ class Sender(Protocol):
         ...
 
 
+class Changes(Protocol):
+    """Where rows go that changed."""
+
+    def emit(self, digest: bytes, change: Change, kafka_time: int) -> None: ...
+
+    def pass_on(self, clocks: Mapping[int, int]) -> None: ...
+
+    async def barrier(self) -> None: ...
+
+
+class Unheard:
+    """For rows that nobody reads yet: those of an encoder that is not in force."""
+
+    def emit(self, digest: bytes, change: Change, kafka_time: int) -> None:
+        """Nobody is told."""
+
+    def pass_on(self, clocks: Mapping[int, int]) -> None:
+        """Nobody is told."""
+
+    async def barrier(self) -> None:
+        """Nothing is on its way."""
+
+
 class Emitter:
     """One send in flight: what changes meanwhile goes into the next message. Load makes messages bigger, not later."""
 

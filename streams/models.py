@@ -11,11 +11,17 @@ from serving import control
 from serving.model.versions import hold
 from serving.settings import ServingSettings
 from streams.client import Connection, Publisher, Unreachable
+from streams.filling import Report, fill
 from streams.records import MODELS
 from streams.settings import Settings
 from streams.validation import decode
 
 POLL_MS = 200
+ENCODER = "product_encoder"
+
+
+def _unreported(done: int, total: int) -> None:
+    """Nobody wants to know."""
 
 
 def publish_first(settings: Settings, bundle: Bundle) -> bool:
@@ -55,16 +61,21 @@ def in_force(settings: Settings) -> Bundle | None:
         consumer.close(autocommit=False)
 
 
-def put_in_force(settings: Settings, serving: ServingSettings, repository: Path, bundle: Bundle) -> None:
+def put_in_force(
+    settings: Settings, serving: ServingSettings, repository: Path, bundle: Bundle, report: Report = _unreported
+) -> None:
     """Have Triton load the bundle beside the one in force, then publish it: who reads of a version finds it served.
 
-    Requests that pin the old versions are answered until the next change. Raises ServingError, ClientError.
+    An encoder that is another one has encoded all content by then. Requests that pin the old versions are answered
+    until the next change. Raises ServingError, ClientError.
     """
     before = in_force(settings)
     for model, version in bundle.models.items():
         hold(repository, model, {version} if before is None else {version, before.models[model]})
     changed = [m for m, version in bundle.models.items() if before is None or before.models[m] != version]
     control.load(serving, changed)
+    if before is not None and ENCODER in changed:
+        fill(settings, serving, bundle.models[ENCODER], report)
     with Publisher(Connection.from_settings(settings)) as publisher:
         publisher.publish(bundle)
 

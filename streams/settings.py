@@ -1,5 +1,6 @@
 """Every setting of the engine, from the environment (FRESHRANK_...); secrets come from nowhere else."""
 
+import json
 import ssl
 from functools import cached_property
 from pathlib import Path
@@ -72,3 +73,17 @@ class Settings(BaseSettings):
             options["sasl_plain_username"] = self.kafka_username
             options["sasl_plain_password"] = self.kafka_password.get_secret_value() if self.kafka_password else None
         return options
+
+
+def environment(*groups: BaseSettings) -> dict[str, str]:
+    """The variables that give a child process these settings, secrets included; what is None stays unset."""
+    found = {}
+    for group in groups:
+        prefix = group.model_config["env_prefix"]
+        for name, value in group:
+            plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+            if isinstance(plain, BaseModel):
+                plain = plain.model_dump(mode="json")
+            if plain is not None:
+                found[prefix + name.upper()] = str(plain) if isinstance(plain, str | Path) else json.dumps(plain)
+    return found

@@ -78,7 +78,7 @@ def topics(settings: Settings) -> tuple[Topic, ...]:
             {**_kept(90 * DAY_MS, size), **stamped, "cleanup.policy": "compact,delete"},
         ),
         Topic(MODELS, 1, "in: the model bundle in force", {**_sized(size), **compact, **stamped}),
-        Topic(CONTENT, many, "internal: contents to be encoded", _kept(30 * DAY_MS, size)),
+        Topic(CONTENT, many, "internal: contents to be encoded", {**_sized(size), **compact}),
         Topic(USER_BEHAVIOR, many, "internal: behaviour by user", _kept(30 * DAY_MS, size)),
         Topic(
             FEATURE_CHANGES,

@@ -28,7 +28,7 @@ from streams import topics
 from streams.agents import Agents
 from streams.app import App, make_app
 from streams.content_side import ContentSide
-from streams.emitting import Emitter
+from streams.emitting import Changes, Emitter, Unheard
 from streams.folding import BehaviorFolding, CatalogFolding, ContentFolding, UserFolding
 from streams.freshness import Freshness
 from streams.media import MediaStore
@@ -100,10 +100,15 @@ def space_of(view: views.View, ids: topics.TopicIds, variant: str = "") -> Space
 
 
 class Worker:
-    """One role in one process. `run` ends when it is told to stop."""
+    """One role in one process. `run` ends when it is told to stop.
 
-    def __init__(self, role: Role, settings: Settings) -> None:
+    `encoder`: the content role with a version of product_encoder that is not in force; nobody hears of its rows.
+    """
+
+    def __init__(self, role: Role, settings: Settings, encoder: int | None = None) -> None:
         self._role = role
+        self._encoder = encoder
+        self._group = f"freshrank-{role}" if encoder is None else f"freshrank-{role}-{encoder}"
         self._settings = settings
         self._store = RowStore(settings.redis.get_secret_value())
         self._sender = KafkaSender(settings, crash)
@@ -135,7 +140,7 @@ class Worker:
             case "product":
                 app = self._product(ids)
             case "content":
-                app = self._content(ids, await self._first_bundle())
+                app = await self._content(ids)
             case "ranking":
                 app = self._ranking(ids)
         # 3.
@@ -183,9 +188,14 @@ class Worker:
             self._spawn(lambda: side.run_heartbeats(now_ms))
         return app
 
-    def _content(self, ids: topics.TopicIds, bundle: Bundle) -> Any:
-        emitter = self._emitter(ids)
-        version = bundle.models["product_encoder"]
+    async def _content(self, ids: topics.TopicIds) -> Any:
+        emitter: Changes = Unheard()
+        version = self._encoder
+        if version is None:
+            bundle = await self._first_bundle()
+            version = bundle.models["product_encoder"]
+            emitter = self._emitter(ids)
+            self._spawn(lambda: follow_models(self._settings, lambda newer: self._keep_encoder(bundle, newer)))
         folded = {CONTENT: (ContentFolding(), space_of(views.PRODUCT_CONTENT, ids, str(version)))}
         app, ownership = self._owning_app(folded, emitter, ids)
         side = ContentSide(
@@ -198,7 +208,6 @@ class Worker:
             origins_of(ids)[CONTENT],
         )
         Agents(app, crash).content(side)
-        self._spawn(lambda: follow_models(self._settings, lambda newer: self._keep_encoder(bundle, newer)))
         return app
 
     def _ranking(self, ids: topics.TopicIds) -> Any:
@@ -229,7 +238,7 @@ class Worker:
             return None
 
         hooks = Hooks(self._settings, resume, flush, side.committed, revoked, crash)
-        self._app = make_app("ranking", self._settings, hooks)
+        self._app = make_app(self._group, self._settings, hooks)
         Agents(self._app, crash).ranking(side)
         self._reached = side.committed
         self._spawn(lambda: follow_models(self._settings, on_bundle, side.on_rejected_bundle))
@@ -251,7 +260,7 @@ class Worker:
         self._spawn(emitter.run)
         return emitter
 
-    def _owning_app(self, folded: Mapping[str, Any], emitter: Emitter, ids: topics.TopicIds) -> tuple[Any, Ownership]:
+    def _owning_app(self, folded: Mapping[str, Any], emitter: Changes, ids: topics.TopicIds) -> tuple[Any, Ownership]:
         doors = Doors(
             self._store,
             emitter,
@@ -271,8 +280,9 @@ class Worker:
 
         async def resume(bounds: Mapping[Place, Bounds], generation: int) -> Mapping[Place, int]:
             self._settle()
-            for _, space in folded.values():
-                await self._store.publish_space(space)
+            if self._encoder is None:
+                for _, space in folded.values():
+                    await self._store.publish_space(space)
             return await ownership.resume(bounds)
 
         async def flush(ending: bool) -> None:
@@ -293,7 +303,7 @@ class Worker:
             crash,
             member_of(self._role, instance, ids) if instance else None,
         )
-        self._app = make_app(self._role, self._settings, hooks)
+        self._app = make_app(self._group, self._settings, hooks)
         self._reached = ownership.reached
         return self._app, ownership
 
@@ -359,17 +369,17 @@ def _spare_collector() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-async def _main(role: Role, settings: Settings) -> None:
-    await Worker(role, settings).run()
+async def _main(role: Role, settings: Settings, encoder: int | None) -> None:
+    await Worker(role, settings, encoder).run()
 
 
-def run(role: Role, settings: Settings) -> None:
+def run(role: Role, settings: Settings, encoder: int | None = None) -> None:
     """Run a worker until SIGINT or SIGTERM; exits with 1 and one line when something fails for good."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("aiokafka", "faust", "kafka", "mode", "streams.transport"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     _spare_collector()
     try:
-        asyncio.run(_main(role, settings))
+        asyncio.run(_main(role, settings, encoder))
     except (OSError, RuntimeError, ValueError) as error:
         crash(error)

@@ -31,7 +31,7 @@ from feature_repo.row_store import (
     StoreUnavailable,
 )
 from feature_repo.views import MINUTE_MS
-from streams.emitting import Emitter, Sender
+from streams.emitting import Changes, Sender
 from streams.folding import Entry, Folding, admit
 from streams.records import Change, entity_hash
 
@@ -96,7 +96,7 @@ class Doors:
     """What a writer needs of the world. `monotonic_ms` is the process's clock."""
 
     store: RowStore
-    emitter: Emitter
+    emitter: Changes
     sender: Sender
     monotonic_ms: Callable[[], int]
     on_written: Callable[[str, int, Iterable[int]], None]

@@ -9,7 +9,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from streams.local.apache_kafka import ApacheKafka
 from streams.local.process import wait_until
 from streams.local.tansu import TansuBroker
-from streams.records import BEHAVIOR, CATALOG, DEAD_LETTER, FEATURE_CHANGES, MODELS, RANKINGS, RESULT_SETS
+from streams.records import BEHAVIOR, CATALOG, CONTENT, DEAD_LETTER, FEATURE_CHANGES, MODELS, RANKINGS, RESULT_SETS
 from streams.settings import Limits, Settings
 from streams.topics import BrokerAway, Topic, TopicsDiffer, _is_enough, check, create, max_bytes, topics
 from tests.parts import kafka_home, running
@@ -33,7 +33,8 @@ def test_what_must_not_be_lost_is_kept() -> None:
     table = by_name(Settings())
     assert table[CATALOG].config["retention.ms"] == "-1"
     assert table[RESULT_SETS].config["cleanup.policy"] == "compact,delete"
-    assert {name for name, topic in table.items() if topic.config["cleanup.policy"] == "compact"} == {MODELS, RANKINGS}
+    compacted = {name for name, topic in table.items() if topic.config["cleanup.policy"] == "compact"}
+    assert compacted == {CONTENT, MODELS, RANKINGS}
 
 
 def test_the_broker_stamps_what_comes_from_outside() -> None:

@@ -23,8 +23,16 @@ def repository_or_that_of_the_engine(repository: Path | None) -> Path:
 def put_in_force(repository: Path, bundle: "Bundle") -> None:
     """On the Triton and the Kafka of the environment, or of the engine that runs here."""
     from streams import models
+    from streams.show import stages, terminal
 
-    models.put_in_force(settings(), serving_settings(), repository, bundle)
+    with stages(terminal(stderr=True)) as tell:
+        models.put_in_force(
+            settings(),
+            serving_settings(),
+            repository,
+            bundle,
+            lambda done, total: tell("contents encoded by the new product_encoder", done, total),
+        )
 
 
 def serving_settings() -> "ServingSettings":

@@ -20,7 +20,7 @@ def command(weights: Path, repository: Path | None, serve: bool, as_json: bool) 
     that come with the code are never changed: a running engine serves a copy of them.
 
     Prints the bundle: the versions that belong together. With --serve Triton loads them, and the bundle goes to the
-    topic `models`: workers score every set with it, after encoding all content anew if an encoder changed. The versions
+    topic `models`: workers score every set with it. A new product_encoder encodes all content before that. The versions
     in force until then go on answering, so no request is dropped; `freshrank rollback` goes back to them.
     """
     import msgspec

@@ -6,7 +6,9 @@ import click
 @click.command()
 @click.option("--role", type=click.Choice(["product", "content", "ranking"]), required=True, help="What it does.")
 @click.option("--instance", default="", help="Stable name of this process: a restart then stops nobody else.")
-def command(role: str, instance: str) -> None:
+@click.option("--encoder", type=click.IntRange(1), metavar="VERSION",
+              help="With content: fill the rows of a product_encoder that is not in force.")  # fmt: skip
+def command(role: str, instance: str, encoder: int | None) -> None:
     """Run one worker until SIGINT or SIGTERM.
 
     \b
@@ -15,9 +17,16 @@ def command(role: str, instance: str) -> None:
     ranking   result sets and changed rows -> Triton ranker -> rankings
 
     More load = more workers of the role that is busy; partitions are shared out by Kafka.
+
+    `freshrank export --serve` fills a new encoder's rows with one worker, before it comes into force; where there are
+    many products, more of them beside it (--role content --encoder VERSION) share the work.
     """
     from streams.settings import Settings
     from streams.workers import run
 
+    if encoder is not None and role != "content":
+        raise click.BadParameter("goes with --role content", param_hint="--encoder")
     settings = Settings()
-    run(role, settings.model_copy(update={"instance": instance}) if instance else settings)  # type: ignore[arg-type]
+    if instance:
+        settings = settings.model_copy(update={"instance": instance})
+    run(role, settings, encoder)  # type: ignore[arg-type]

@@ -63,10 +63,13 @@ def test_another_model_in_mid_stream(
     assert before is not None
     versions = export(_a_little_different(tmp_path, engine.repository, changed), engine.repository)
     newer = bundle_at(engine.repository, max(versions.values()))
+    encoded: list[tuple[int, int]] = []
     with shop.trading(settings) as trading:
         trading.wait_until(shop.events // 3)
-        models.put_in_force(settings, serving, engine.repository, newer)
+        models.put_in_force(settings, serving, engine.repository, newer, lambda *at: encoded.append(at))
     verify()
+    if "product_encoder" in changed:
+        assert encoded[-1][0] == encoded[-1][1] >= shop.products
     assert _models_that_rank(engine, shop) == {f"{newer.bundle}/{newer.version}"}
     models.put_in_force(settings, serving, engine.repository, before)
     verify()
