@@ -35,8 +35,8 @@ ROWS_PER_SCRIPT = 500
 KEEP = -2
 _NEVER = -1
 
-# The rows travel as one msgpack argument, of the old kind that Redis's cmsgpack knows: strings, no bins. To make an
-# argument of each of their values would cost the client more than all the rest.
+# Rows, and the entities of those that are read, travel as one msgpack argument, of the old kind that Redis's cmsgpack
+# knows: strings, no bins. To make an argument of each of them would cost the client more than all the rest.
 # Their keys are made inside the script, which Redis Cluster would not take; nor would it take markers beside rows.
 _WRITE = """
 local now = redis.call('TIME')
@@ -82,9 +82,9 @@ return {'ok', now}
 _READ = """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
-local found = {redis.call('GET', KEYS[1]) or '', now}
-for i = 2, #KEYS do found[i + 1] = redis.call('HGET', KEYS[i], ARGV[1]) end
-return found
+local rows = {}
+for i, entity in ipairs(cmsgpack.unpack(ARGV[3])) do rows[i] = redis.call('HGET', ARGV[2] .. entity, ARGV[1]) end
+return {redis.call('GET', KEYS[1]) or '', now, rows}
 """
 
 
@@ -186,7 +186,10 @@ _STATE_TIMES = struct.Struct("<qq")
 
 def pack_stored(stored: Stored) -> bytes:
     """The `s` value: length of the stamps (big-endian u16, read by the script), stamps, times, state."""
-    stamps = pack_stamps(stored.stamps)
+    return _pack_behind(pack_stamps(stored.stamps), stored)
+
+
+def _pack_behind(stamps: bytes, stored: Stored) -> bytes:
     times = _STATE_TIMES.pack(stored.as_of, stored.kafka_time)
     return b"".join((_STATE_HEADER.pack(len(stamps)), stamps, times, stored.state))
 
@@ -240,16 +243,21 @@ class RowStore:
 
     async def load(self, space: Space, partition: int, entities: Sequence[str]) -> Loaded:
         """The writer's rows, with the marker of `partition` as it is at the same moment."""
-        keys = [space.marker(partition), *(space.row(entity) for entity in entities)]
-        marker, now, *found = await self._script(_READ, keys, ["s"])
+        marker, now, found = await self._read(space, partition, entities, "s")
         return Loaded(marker, now, [None if data is None else unpack_stored(data) for data in found])
 
     async def read(self, space: Space, entities: Sequence[str]) -> list[bytes | None]:
         """The readers' blobs, None where there is no row."""
-        keys = [space.marker(0), *(space.row(entity) for entity in entities)]
-        blobs: list[bytes | None]
-        _, _, *blobs = await self._script(_READ, keys, ["r"])
+        _, _, blobs = await self._read(space, 0, entities, "r")
         return blobs
+
+    async def _read(
+        self, space: Space, partition: int, entities: Sequence[str], value: str
+    ) -> tuple[bytes, int, list[bytes | None]]:
+        """A marker, Redis's clock and one value of every row."""
+        args = [value, space.row_prefix, msgpack.packb(entities, use_bin_type=False)]
+        marker, now, found = await self._script(_READ, [space.marker(partition)], args)
+        return marker, now, found
 
     async def markers(self, space: Space, partitions: Sequence[int]) -> list[Marker | None]:
         """Markers of partitions, None where nothing was ever flushed."""
@@ -332,7 +340,8 @@ class RowStore:
 
 def _packed(row: RowWrite) -> tuple[str, bytes, bytes, bytes, bytes, int]:
     due = _NEVER if row.due is None else row.due
-    return row.entity, row.read_stamps, pack_stamps(row.stored.stamps), row.reader, pack_stored(row.stored), due
+    stamps = pack_stamps(row.stored.stamps)
+    return row.entity, row.read_stamps, stamps, row.reader, _pack_behind(stamps, row.stored), due
 
 
 def is_away(error: Exception) -> bool:

@@ -23,7 +23,7 @@ HOUR_WINDOWS = (24, 168)
 CTR_CLICKS, CTR_VIEWS = 1, 20
 
 
-class BehaviorState(Struct):
+class BehaviorState(Struct, gc=False):
     """Counts in minute and hour buckets, totals, and the event ids of the last ten minutes of event time."""
 
     newest: int = 0

@@ -14,7 +14,7 @@ NONE = -1
 _NOTHING = [0] * COLUMNS
 
 
-class Buckets(Struct):
+class Buckets(Struct, gc=False):
     """Counts by bucket (a number of minutes or hours since 1970), kept as far back as the longest window reaches.
 
     The buckets are a function of the events in any order. The sums are kept up with them: what is added is added to

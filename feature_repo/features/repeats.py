@@ -20,7 +20,7 @@ def event_key(event_id: str) -> bytes:
     return blake2b(event_id.encode(), digest_size=KEY_BYTES).digest()
 
 
-class Repeats(Struct):
+class Repeats(Struct, gc=False):
     """The event ids that count as seen: those of the SLICES slices up to that of the newest event.
 
     What is kept and how it is packed are functions of the events alone. A busy product has tens of thousands of ids:

@@ -259,6 +259,13 @@ async def test_a_thousand_rows_are_read_in_order(store: RowStore, space: Space) 
     ]
 
 
+async def test_ids_of_every_length_are_found(store: RowStore, space: Space) -> None:
+    entities = ["ü" * length for length in (1, 15, 16, 64)] + ["p" * length for length in (31, 32, 127, 128)]
+    await store.flush(space, 0, NONE, M1, [row(e, n) for n, e in enumerate(entities)], None)
+    found = await store.load(space, 0, entities)
+    assert [stored and stored.stamps for stored in found.rows] == [{0: n} for n in range(len(entities))]
+
+
 @pytest.mark.parametrize("stamps", [{}, {0: 5}, {2: 7, 0: 2**40}])
 def test_what_a_writer_stores_is_what_it_loads(stamps: dict[int, int]) -> None:
     stored = Stored(stamps, BASE, BASE + 9, b"\x00state")

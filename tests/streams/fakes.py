@@ -172,8 +172,9 @@ class FakeRedis:
         return answer
 
     def _read(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
-        rows = (self.keys.get(key, {}).get(args[0]) for key in keys[1:])
-        return [self.keys.get(keys[0], b""), self.now_ms(), *rows]
+        value, prefix, entities = args
+        rows = [self.keys.get(prefix + entity, {}).get(value) for entity in msgpack.unpackb(entities, raw=True)]
+        return [self.keys.get(keys[0], b""), self.now_ms(), rows]
 
     def _write(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
         expected, following, oldest, limit, step, next_step, prefix, rows = args
