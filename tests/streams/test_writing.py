@@ -346,6 +346,21 @@ async def test_another_marker_rewinds_a_flush_and_a_load(bench: Bench, found: Ma
         await writer._load_some(["cold"])
 
 
+async def test_rows_that_were_read_and_are_gone_rewind_though_there_was_no_marker_yet(bench: Bench) -> None:
+    """A first flush with a conflict wrote rows and no marker; to mend them with what is pending would lose the rest."""
+    former, other = bench.writer(), bench.writer(partition=1, doors=bench.new_doors())
+    await bench.take(former, bought("a", 0), bought("b", 1))
+    await bench.take(other, bought("b", 0, partition=1))
+    await other.flush()
+    await former.flush()
+    writer = bench.writer(doors=bench.new_doors())
+    await bench.take(writer, bought("a", 0), bought("b", 1))
+    bench.redis.restore({})
+    with pytest.raises(Rewind, match="no longer holds what was read there"):
+        await writer.flush()
+    assert await bench.marker(writer) is None
+
+
 async def test_a_load_takes_the_marker_of_a_flush_in_flight(bench: Bench) -> None:
     writer = bench.writer(loads=False)
     await writer.take([bought("a", 0)], 1)
