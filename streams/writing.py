@@ -10,7 +10,7 @@ Everything here may be read again: a rewind drops this object and a new one resu
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -51,8 +51,7 @@ class AnotherTopic(Exception):
     """The log went back behind what was read: going on would skip or mix events."""
 
 
-@dataclass(slots=True)
-class OwnedRow:
+class OwnedRow(Struct, eq=False, gc=False):
     """A cached row and what has happened to it since it was last in the store."""
 
     entity: str
@@ -76,7 +75,7 @@ class OwnedRow:
     blob_changes: int = -1
     #: the entries read now were read before: nobody knows what the readers saw
     is_unsure: bool = False
-    pending: list[Entry] = field(default_factory=list)
+    pending: list[Entry] = []
     #: Redis's clock (ms) at the oldest emission that no flush has carried yet
     emitted_ms: int | None = None
 
@@ -155,21 +154,14 @@ class RowWriter:
                 f"{self.space.view}[{self.partition}]: read offset {entries[0].input_offset} where {self.position} "
                 "was to come: this is another topic of the same name"
             )
-        rows, parked = self._rows, self._parked
-        touched: dict[str, OwnedRow] = {}
-        for entry in entries:
-            row = rows.get(entry.entity)
-            if row is None or entry.entity in parked:
-                parked.setdefault(entry.entity, []).append(entry)
-                self._parked_entries += 1
-            else:
-                self._apply(row, entry)
-                touched[entry.entity] = row
+        touched = self._by_row(entries)
+        for row, theirs in touched:
+            self._apply(row, theirs)
         for offset, time in heartbeats:
             self._agenda.append((offset, time))
             self.clock = max(self.clock, time)
         self.position = position
-        for row in touched.values():
+        for row, _ in touched:
             self._tell(row, row.is_unsure)
         if self._parked:
             self._to_load.set()
@@ -202,21 +194,48 @@ class RowWriter:
     def _unwritten_ms(self) -> int:
         return 0 if self._dirty_since is None else self._doors.monotonic_ms() - self._dirty_since
 
-    def _apply(self, row: OwnedRow, entry: Entry) -> None:
-        """Fold the entry unless the row holds it; forward what follows from it."""
-        changed = True
+    def _by_row(self, entries: Sequence[Entry]) -> list[tuple[OwnedRow, list[Entry]]]:
+        """The cached rows that entries are for, with theirs in order; the other entries are parked."""
+        rows, parked = self._rows, self._parked
+        found: dict[str, list[Entry]] = {}
+        touched: list[tuple[OwnedRow, list[Entry]]] = []
+        for entry in entries:
+            entity = entry.entity
+            theirs = found.get(entity)
+            if theirs is not None:
+                theirs.append(entry)
+                continue
+            row = rows.get(entity)
+            if row is None or entity in parked:
+                theirs = parked.setdefault(entity, [])
+            else:
+                theirs = []
+                touched.append((row, theirs))
+            theirs.append(entry)
+            found[entity] = theirs
+        self._parked_entries += len(entries) - sum([len(theirs) for _, theirs in touched])
+        return touched
+
+    def _apply(self, row: OwnedRow, entries: Sequence[Entry]) -> None:
+        """Fold the entries that the row does not hold; forward what follows from all of them."""
+        folding, pending, known = self.folding, row.pending, len(row.pending)
         row.by_time = False
-        if admit(row.stamps, entry):
-            changed = self.folding.fold(row.state, entry)
-            row.pending.append(entry)
-            self._unwritten_entries += 1
+        for entry in entries:
+            changed = True
+            if admit(row.stamps, entry):
+                changed = folding.fold(row.state, entry)
+                pending.append(entry)
+            else:
+                row.is_unsure = True
+            if entry.kafka_time > row.kafka_time:
+                row.kafka_time = entry.kafka_time
+            if folding.forwards:
+                self._forward(row, entry, changed)
+        if len(pending) > known:
+            self._unwritten_entries += len(pending) - known
             self._touch(row)
-        else:
-            row.is_unsure = True
-        if entry.kafka_time > row.kafka_time:
-            row.kafka_time = entry.kafka_time
-        if not self.folding.forwards:
-            return
+
+    def _forward(self, row: OwnedRow, entry: Entry, changed: bool) -> None:
         forward = self.folding.forward(row.entity, row.state, row.stamps, entry, changed)
         if forward is not None:
             self._sends.append(self._send(forward.topic, forward.key.encode(), forward.value))
@@ -287,8 +306,7 @@ class RowWriter:
             row = self._rows.setdefault(entity, self._owned(entity, stored))
             entries = self._parked.pop(entity)
             self._parked_entries -= len(entries)
-            for entry in entries:
-                self._apply(row, entry)
+            self._apply(row, entries)
             self._tell(row, anyway=True)
         self._freed.set()
         self._evict()
@@ -468,8 +486,7 @@ class RowWriter:
             self._rows[entity] = row
             self._touch(row)
             self._unwritten_entries -= len(pending)
-            for entry in pending:
-                self._apply(row, entry)
+            self._apply(row, pending)
             self._tell(row, anyway=True)
 
     async def _until_there(self, call: Callable[[], Awaitable[Any]]) -> Any:
