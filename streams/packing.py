@@ -5,7 +5,6 @@ numbers are written as columns, so that a set costs a few slices and one join.
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple
 from functools import cache
 
 import msgpack
@@ -99,7 +98,10 @@ def _pack_contributions(contributions: NDArray[np.float32]) -> bytes:
 def _pack_causes(causes: Sequence[Cause | None]) -> list[bytes]:
     """Of each set; one change is the cause of many."""
     known = {id(cause): cause for cause in causes}
-    packed = {name: pack(None if cause is None else astuple(cause)) for name, cause in known.items()}
+    packed = {
+        name: pack(None if it is None else (it.view, it.entity, it.version, it.event_time))
+        for name, it in known.items()
+    }
     return [packed[id(cause)] for cause in causes]
 
 
