@@ -1,6 +1,6 @@
 """Store: rows written by the engine's compare-and-set, and read to NumPy, beside Feast's Redis store and bare Redis.
 
-ours    `RowStore.flush` (stamps and marker compared inside the script), `RowReader.read_arrays`
+ours    `RowStore.flush` (stamps and marker compared inside the script), `RowReader.read_views`
 floor   the same bytes by pipelined HSET and HMGET
 peer    Feast's own Redis store: `write_to_online_store`, `get_online_features`
 """
@@ -79,7 +79,7 @@ class Rows:
         ]
 
     async def flush(self, store: RowStore, writes: Sequence[RowWrite]) -> None:
-        """As a worker does: 250 rows a script, the marker in the last one."""
+        """As a worker does: so many rows a script, the marker in the last one."""
         after = Marker(self.offset + 1).encode()
         for start in range(0, len(writes), ROWS_PER_SCRIPT):
             is_last = start + ROWS_PER_SCRIPT >= len(writes)
@@ -209,8 +209,8 @@ def _reads(around: Surroundings, url: str, all_rows: Sequence[Rows], feast: _Fea
 
 
 def _ours(reader: RowReader, entities: Sequence[str]) -> None:
-    for view in VIEWS:
-        reader.read_arrays(view, entities)
+    for found in reader.read_views(VIEWS, entities):
+        found.columns()
 
 
 def _floor(raw: RawRedis, keys: Mapping[View, Sequence[str]]) -> None:

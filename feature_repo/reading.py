@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 from redis import Redis
@@ -24,21 +25,28 @@ CLOCK_PARTITIONS = 16
 #: rows a script: keeps Redis's stops short
 ROWS_PER_READ = 1000
 
-# Keys are made inside the script, so that pointer, clock and rows are of one moment and cost one round trip. That rules
-# out Redis Cluster, which the engine's own keys do as well.
+# Keys are made inside the script, so that pointers, clock and rows are of one moment and cost one round trip. That
+# rules out Redis Cluster, which the engine's own keys do as well. Entities travel as one msgpack argument, of the old
+# kind.
 _READ = """
-local prefix = redis.call('GET', KEYS[1])
-if not prefix then return {} end
 local clocks = {}
-local beats = redis.call('GET', KEYS[2])
+local beats = redis.call('GET', KEYS[1])
 if beats then
-  for partition = 0, ARGV[1] - 1 do
-    clocks[partition + 1] = redis.call('GET', beats .. ':m:' .. partition) or ''
-  end
+  local markers = {}
+  for partition = 0, ARGV[1] - 1 do markers[partition + 1] = beats .. ':m:' .. partition end
+  clocks = redis.call('MGET', unpack(markers))
 end
-local rows = {}
-for i = 2, #ARGV do rows[i - 1] = redis.call('HGET', prefix .. ':r:' .. ARGV[i], 'r') end
-return {prefix, clocks, rows}
+local entities = cmsgpack.unpack(ARGV[2])
+local views = {}
+for view = 2, #KEYS do
+  local prefix = redis.call('GET', KEYS[view])
+  local rows = {}
+  if prefix then
+    for i, entity in ipairs(entities) do rows[i] = redis.call('HGET', prefix .. ':r:' .. entity, 'r') end
+  end
+  views[view - 1] = {prefix, rows}
+end
+return {clocks, views}
 """
 _SHA = hashlib.sha1(_READ.encode(), usedforsecurity=False).hexdigest()
 
@@ -132,32 +140,44 @@ class RowReader:
             self._client = None
 
     def read(self, view: View, entities: Sequence[str]) -> Snapshot:
-        """The rows of `entities` as they are now. ViewNotServed when no engine writes this view.
+        """The rows of `entities` as they are now. ViewNotServed when no engine writes this view."""
+        return self.read_views((view,), entities)[0]
+
+    def read_views(self, views: Sequence[View], entities: Sequence[str]) -> list[Snapshot]:
+        """The rows of `entities` in several views (≥ 1). ViewNotServed when no engine writes one of them.
 
         One round trip for a thousand rows; with more, each thousand is of a moment of its own.
         """
+        size = max(1, ROWS_PER_READ // len(views))
+        chunks = [entities[i : i + size] for i in range(0, len(entities), size)] or [[]]
         while True:
-            chunks = [entities[i : i + ROWS_PER_READ] for i in range(0, len(entities), ROWS_PER_READ)] or [[]]
-            parts = [self._read_some(view, chunk) for chunk in chunks]
-            prefix, clock, _ = parts[-1]
-            # the pointer moved meanwhile: rows of two encoders must not be mixed
-            if all(part[0] == prefix for part in parts):
-                return snapshot(view, prefix, clock, [blob for part in parts for blob in part[2]])
+            parts = [self._read_some(views, chunk) for chunk in chunks]
+            prefixes, clock, _ = parts[-1]
+            # a pointer moved meanwhile: rows of two encoders must not be mixed
+            if all(part[0] == prefixes for part in parts):
+                return [
+                    snapshot(view, prefix, clock, [blob for part in parts for blob in part[2][place]])
+                    for place, (view, prefix) in enumerate(zip(views, prefixes, strict=True))
+                ]
 
     def read_arrays(self, view: View, entities: Sequence[str]) -> NDArray[np.void]:
         """The numbers of the rows as `Snapshot.columns()`; int64 fields carry -1 where a value is unknown."""
         return self.read(view, entities).columns()
 
-    def _read_some(self, view: View, entities: Sequence[str]) -> tuple[str, int | None, list[bytes | None]]:
-        keys = [pointer_key(view.name), pointer_key(PRODUCT_BEHAVIOR.name)]
-        found = self._script([*keys, CLOCK_PARTITIONS, *entities])
-        if not found:
-            raise ViewNotServed(f"view {view.name}: Redis has no {keys[0]}, so no engine has written rows of it yet")
-        prefix, markers, rows = found
+    def _read_some(
+        self, views: Sequence[View], entities: Sequence[str]
+    ) -> tuple[list[str], int | None, list[list[bytes | None]]]:
+        """Prefix by view, the log's clock, rows by view."""
+        keys = [pointer_key(PRODUCT_BEHAVIOR.name), *(pointer_key(view.name) for view in views)]
+        packed = msgpack.packb(list(entities), use_bin_type=False)
+        markers, found = self._script(keys, [CLOCK_PARTITIONS, packed])
+        for view, key, (prefix, _) in zip(views, keys[1:], found, strict=True):
+            if prefix is None:
+                raise ViewNotServed(f"view {view.name}: Redis has no {key}, so no engine has written rows of it yet")
         clock = max((Marker.decode(marker).clock for marker in markers if marker), default=0)
-        return prefix.decode(), clock or None, rows
+        return [prefix.decode() for prefix, _ in found], clock or None, [rows for _, rows in found]
 
-    def _script(self, arguments: Sequence[str | int]) -> list:  # type: ignore[type-arg]
+    def _script(self, keys: Sequence[str], arguments: Sequence[bytes | int]) -> list:  # type: ignore[type-arg]
         if self._client is None:
             # one retry: a pooled connection may have died since it was last used, and reading twice does no harm
             self._client = Redis.from_url(
@@ -168,9 +188,9 @@ class RowReader:
             )
         try:
             try:
-                found = self._client.evalsha(_SHA, 2, *arguments)
+                found = self._client.evalsha(_SHA, len(keys), *keys, *arguments)
             except NoScriptError:
-                found = self._client.eval(_READ, 2, *arguments)
+                found = self._client.eval(_READ, len(keys), *keys, *arguments)
         except (RedisError, OSError) as error:
             if is_away(error):
                 raise StoreUnavailable(str(error)) from error

@@ -144,8 +144,9 @@ def kafka_time_of(blob: bytes) -> int:
 def unpack_fixed(view: View, blobs: Sequence[bytes | None]) -> NDArray[np.void]:
     """The fixed parts of many rows as one structured array; a missing row is all zeros (version 0)."""
     dtype = fixed_dtype(view)
-    empty = bytes(dtype.itemsize)
-    return np.frombuffer(b"".join(blob[: dtype.itemsize] if blob else empty for blob in blobs), dtype=dtype)
+    size = dtype.itemsize
+    empty = bytes(size)
+    return np.frombuffer(b"".join([blob[:size] if blob else empty for blob in blobs]), dtype=dtype)
 
 
 def pack_stamps(stamps: Stamps) -> bytes:

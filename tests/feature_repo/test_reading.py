@@ -128,6 +128,22 @@ async def test_what_the_writer_flushed_is_what_is_read(store: RowStore, reader: 
 
 
 @pytest.mark.parts
+async def test_views_are_read_together(store: RowStore, reader: RowReader) -> None:
+    """More rows than one script takes, some of them missing: each view's are those that it gives alone."""
+    entities = [f"p{n}" for n in range(ROWS_PER_READ)]
+    views = (PRODUCT_CATALOG, PRODUCT_BEHAVIOR)
+    for place, view in enumerate(views):
+        space = new_space(view)
+        writes = [write_of(view, entity, n + 1) for n, entity in enumerate(entities) if n % 3 != place]
+        await store.flush(space, 0, b"", Marker(ROWS_PER_READ).encode(), writes, None)
+        await store.publish_space(space)
+    for view, found in zip(views, reader.read_views(views, entities), strict=True):
+        assert found.view is view
+        assert found.blobs == reader.read(view, entities).blobs
+        assert sum(blob is None for blob in found.blobs) in (333, 334)
+
+
+@pytest.mark.parts
 async def test_many_rows_are_read_in_order(store: RowStore, reader: RowReader) -> None:
     entities = [f"p{n}" for n in range(1, 2 * ROWS_PER_READ + 50)]
     await serve(store, PRODUCT_CATALOG, entities)
