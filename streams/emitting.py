@@ -20,7 +20,7 @@ BYTES_PER_MESSAGE = 500_000
 class Outbound(NamedTuple):
     """A message for one partition of a topic."""
 
-    key: bytes
+    key: bytes | None
     value: bytes | None
     headers: Headers
 
