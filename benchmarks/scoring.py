@@ -13,7 +13,7 @@ from benchmarks.rows import Finding, Row, Sample
 from benchmarks.surroundings import Surroundings, running
 from serving.model.bundle import REPOSITORY
 from serving.requests import Scorer, ScoreRequest, empty_request
-from serving.scorer import TritonScorer
+from serving.scorer import LANES, SCORED_ROWS, TritonScorer
 from streams.local.engine import copy_repository
 from streams.local.triton_server import TritonServer
 
@@ -49,7 +49,8 @@ def run(around: Surroundings) -> Finding:
 
 def _about() -> tuple[str, ...]:
     return (
-        f"one call by gRPC, rows of sets of {CANDIDATES}; more than 20,000 rows go in several calls, one after another",
+        f"one call by gRPC, rows of sets of {CANDIDATES}; more than {SCORED_ROWS:,} go in several requests, "
+        f"{LANES} under way at once",
         "floor: the same net in this process, on one thread as Triton's",
     )
 

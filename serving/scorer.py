@@ -30,10 +30,16 @@ from serving.settings import ServingSettings
 
 #: queries of one encoding call
 ENCODED_ROWS = 256
-#: rows of one scoring call: 12 MB of tensors, well below the largest message
-SCORED_ROWS = 20_000
+#: rows of one scoring request: 2 MB of tensors. While the server scores them the next ones travel
+SCORED_ROWS = 2_500
+#: requests of one call that are under way at once: one that is scored, one that waits for it, one that travels
+LANES = 3
 #: gRPC waits up to two minutes before it tries a server again that was away; a ranking cannot
 RECONNECT_MS = 500
+
+
+#: which rows of a request, and a request for them
+Part = tuple[NDArray[np.int64] | slice, ScoreRequest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +113,29 @@ class TritonScorer:
     async def score(self, request: ScoreRequest, version: int | None = None, *, explain: bool = False) -> Scores:
         """Scores by the given version of the ranker, or by the newest; with their contributions if `explain`.
 
-        One call for any number of sets, unless they have more than SCORED_ROWS rows together; a set is never split.
+        One request for any number of sets, unless they have more than SCORED_ROWS rows together; a set is never
+        split. The time limit is that of each request.
         """
-        logit = np.zeros(request.rows, np.float32)
         contributions = np.zeros((request.rows, len(CONTRIBUTIONS)), np.float32) if explain else None
-        for rows, part in _parts(request):
+        scores = Scores(np.zeros(request.rows, np.float32), contributions)
+        parts = _parts(request)
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                for _ in range(min(LANES, -(-request.rows // SCORED_ROWS))):
+                    lanes.create_task(self._score_parts(parts, version, scores))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+        return scores
+
+    async def _score_parts(self, parts: Iterator[Part], version: int | None, into: Scores) -> None:
+        """Score what other lanes have not taken yet."""
+        outputs = ("logit",) if into.contributions is None else ("logit", "contributions")
+        for rows, part in parts:
             tensors: dict[str, NDArray[Any]] = {name: getattr(part, name) for name in ScoreRequest.__slots__}
-            outputs = ("logit", "contributions") if explain else ("logit",)
             answer = await self._infer("ranker", tensors, version, self._score_timeout_s, outputs)
-            logit[rows] = self._output(answer, "logit", (part.rows,))
-            if contributions is not None:
-                contributions[rows] = self._output(answer, "contributions", (part.rows, len(CONTRIBUTIONS)))
-        return Scores(logit, contributions)
+            into.logit[rows] = self._output(answer, "logit", (part.rows,))
+            if into.contributions is not None:
+                into.contributions[rows] = self._output(answer, "contributions", (part.rows, len(CONTRIBUTIONS)))
 
     async def ready(self) -> bool:
         """Whether all models answer; False, too, when Triton cannot be reached."""
@@ -191,10 +208,11 @@ def triton_scorer(settings: ServingSettings) -> Scorer:
     )
 
 
-def _parts(request: ScoreRequest) -> Iterator[tuple[NDArray[np.int64] | slice, ScoreRequest]]:
-    """(rows, request for them) in parts of at most SCORED_ROWS rows, each with only the queries and users of its rows.
+def _parts(request: ScoreRequest) -> Iterator[Part]:
+    """Parts of at most SCORED_ROWS rows, each with only the queries and users of its rows.
 
-    The rows of a set stay together, as a score may depend on all of them: a set with more is a part of its own.
+    The rows of a set stay together, as a score may depend on all of them: a set with more is a part of its own. Rows
+    that lie beside each other are not copied.
     """
     if 0 < request.rows <= SCORED_ROWS:
         yield slice(None), request
@@ -202,7 +220,7 @@ def _parts(request: ScoreRequest) -> Iterator[tuple[NDArray[np.int64] | slice, S
     for sets in _batches(np.bincount(request.set_index, minlength=len(request.query)).tolist()):
         of_set = np.full(len(request.query), -1, np.int32)
         of_set[sets] = np.arange(len(sets))
-        rows = np.flatnonzero(of_set[request.set_index] >= 0)
+        rows = _together(np.flatnonzero(of_set[request.set_index] >= 0))
         yield (
             rows,
             ScoreRequest(
@@ -215,6 +233,12 @@ def _parts(request: ScoreRequest) -> Iterator[tuple[NDArray[np.int64] | slice, S
                 set_index=of_set[request.set_index[rows]],
             ),
         )
+
+
+def _together(rows: NDArray[np.int64]) -> NDArray[np.int64] | slice:
+    """Rows in rising order, as a slice where none is left out."""
+    first, last = int(rows[0]), int(rows[-1])
+    return slice(first, last + 1) if last - first + 1 == len(rows) else rows
 
 
 def _batches(counts: Sequence[int]) -> Iterator[list[int]]:

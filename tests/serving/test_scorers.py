@@ -16,7 +16,7 @@ from serving.model.config import ModelConfig
 from serving.model.export import copy_repository
 from serving.model.inprocess import InProcessScorer
 from serving.requests import CONTRIBUTIONS, ProductContent, Scorer, empty_request
-from serving.scorer import TritonScorer
+from serving.scorer import SCORED_ROWS, TritonScorer
 from streams.local.triton_server import TritonServer
 from tests.parts import TRITON_READY_TIMEOUT_S, running
 from tests.serving.rankers import a_request, some_rows
@@ -212,6 +212,7 @@ async def test_triton_serves_encoders_of_any_form(tmp_path: Path, parts_dir: Pat
 async def test_without_a_server_it_says_so_at_once() -> None:
     scorer = TritonScorer("127.0.0.1:1", score_timeout_s=2)
     assert not await scorer.ready()
-    with pytest.raises(ScorerUnavailable, match=r"ranker newest on triton at 127\.0\.0\.1:1"):
-        await scorer.score(a_request(1))
+    for rows in (1, 3 * SCORED_ROWS):
+        with pytest.raises(ScorerUnavailable, match=r"ranker newest on triton at 127\.0\.0\.1:1"):
+            await scorer.score(a_request(rows))
     await scorer.close()
