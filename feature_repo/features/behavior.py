@@ -12,7 +12,7 @@ from feature_repo.features.counting import (
     RETURNED,
     counts_of,
 )
-from feature_repo.features.packing import pack, pack_list, unpack
+from feature_repo.features.packing import pack, unpack
 from feature_repo.features.repeats import Repeats, event_key
 from feature_repo.features.rounding import three_digits
 from feature_repo.views import HOUR_MS, MINUTE_MS
@@ -87,8 +87,8 @@ def next_change(state: BehaviorState, as_of: int) -> int | None:
 
 
 def pack_behavior(state: BehaviorState) -> bytes:
-    parts = (pack(state.newest), state.minutes.pack(), state.hours.pack(), pack(state.totals), state.repeats.pack())
-    return pack_list(parts)
+    minutes, hours = state.minutes.to_pack(), state.hours.to_pack()
+    return pack((state.newest, minutes, hours, state.totals, state.repeats.to_pack()))
 
 
 def unpack_behavior(data: bytes) -> BehaviorState:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
 
 from feature_repo.features.counting import COLUMNS
 from feature_repo.features.packing import list_header, pack
@@ -160,17 +160,17 @@ class Buckets(Struct, gc=False):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Buckets) and self.counts == other.counts and self.lengths == other.lengths
 
-    def pack(self) -> bytes:
-        """msgpack: [[bucket, counts ...], ...], earliest first. What was packed before and did not change is not
-        packed again."""
+    def to_pack(self) -> list[list[int]] | Raw:
+        """[[bucket, counts ...], ...], earliest first; what did not change since it was packed is not packed again."""
         if not self.counts:
-            return list_header(0)
+            return []
         if len(self.counts) == 1:
-            return list_header(1) + _packed(self._newest, self.counts[self._newest])
+            return [[self._newest, *self.counts[self._newest]]]
         if self._closed is None:
             earlier = sorted(self.counts.items())[:-1]
             self._closed = b"".join([_packed(bucket, counts) for bucket, counts in earlier])
-        return list_header(len(self.counts)) + self._closed + _packed(self._newest, self.counts[self._newest])
+        newest = _packed(self._newest, self.counts[self._newest])
+        return Raw(list_header(len(self.counts)) + self._closed + newest)
 
 
 def _packed(bucket: int, counts: list[int]) -> bytes:

@@ -2,9 +2,9 @@
 
 from hashlib import blake2b
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
 
-from feature_repo.features.packing import list_header, pack, pack_list
+from feature_repo.features.packing import pack, pack_list
 from feature_repo.views import MINUTE_MS
 
 #: event ids are remembered for at least this long in event time
@@ -34,7 +34,7 @@ class Repeats(Struct, gc=False):
     _packed: dict[int, bytes] = field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Repeats) and self.pack() == other.pack()
+        return isinstance(other, Repeats) and pack(self.to_pack()) == pack(other.to_pack())
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -65,23 +65,23 @@ class Repeats(Struct, gc=False):
             self._keys.difference_update(self._slices.pop(old))
             self._packed.pop(old, None)
 
-    def pack(self) -> bytes:
-        """msgpack: [[slice, keys in order, in one piece], ...], earliest first."""
+    def to_pack(self) -> tuple[tuple[int, bytes], ...] | Raw:
+        """[[slice, keys in order, in one piece], ...], earliest first."""
         packed, slices = self._packed, self._slices
         if len(slices) == 1:
             ((at, keys),) = slices.items()
             keys.sort()
-            return list_header(1) + pack((at, b"".join(keys)))
+            return ((at, b"".join(keys)),)
         if len(packed) < len(slices):
             for at, keys in slices.items():
                 if at not in packed:
                     keys.sort()
                     packed[at] = pack((at, b"".join(keys)))
-        return pack_list([packed[at] for at in sorted(packed)])
+        return Raw(pack_list([packed[at] for at in sorted(packed)]))
 
     @classmethod
     def unpack(cls, slices: list[list[int | bytes]]) -> "Repeats":
-        """From what `pack` packed, unpacked."""
+        """From what was packed, unpacked."""
         repeats = cls()
         for at, joined in slices:
             assert isinstance(at, int)

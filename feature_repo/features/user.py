@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from feature_repo.events import Behavior
 from feature_repo.features.counting import CARTED, CLICKED, COLUMNS, ORDERED, VIEWED, counts_of
-from feature_repo.features.packing import list_header, pack, pack_list, unpack
+from feature_repo.features.packing import list_header, pack, unpack
 from feature_repo.features.repeats import Repeats, event_key
 from feature_repo.features.rounding import three_digits
 from feature_repo.views import HISTORY_EVENTS, UNKNOWN
@@ -81,10 +81,10 @@ def user_events(state: UserState) -> list[UserEvent]:
 
 def pack_user(state: UserState) -> bytes:
     partitions = [
-        pack_list((pack(partition), pack(newest), state.repeats_of[partition].pack()))
+        (partition, newest, state.repeats_of[partition].to_pack())
         for partition, newest in sorted(state.newest_of.items())
     ]
-    return pack_list((pack(state.events), pack(state.totals), pack_list(partitions)))
+    return pack((state.events, state.totals, partitions))
 
 
 def unpack_user(data: bytes) -> UserState:
