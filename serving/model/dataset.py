@@ -131,11 +131,16 @@ def click_rates_of(behavior: Iterable[Behavior]) -> tuple[float, ...]:
 
 
 def online_retail(
-    history: History, seed: int, per_day: int, report: Callable[[int, int], None], late_ms: int = 0
+    history: History,
+    seed: int,
+    per_day: int,
+    report: Callable[[int, int], None],
+    late_ms: int = 0,
+    since_ms: int = 0,
 ) -> Shop:
     """Lists at up to `per_day` invoices a day: a phrase of a title that was bought asks, the shop's text search
     answers. Wanted is what that customer buys in the 24 hours from the moment on. Live features are those of `late_ms`
-    before the moment.
+    before the moment. Lists of moments before `since_ms` are left out; the others are the same without them.
 
     `report` is told (days done, days in all).
     """
@@ -146,7 +151,7 @@ def online_retail(
     ahead = next(events, None)
     days = (history.end_ms - history.start_ms) // DAY_MS
     lists: list[RankedList] = []
-    for visit in _visits(history, Random(seed), per_day, late_ms):
+    for visit in (one for one in _visits(history, Random(seed), per_day, late_ms) if one.time_ms >= since_ms):
         while ahead is not None and ahead.event_time < visit.known_ms:
             shelf.fold(ahead)
             ahead = next(events, None)

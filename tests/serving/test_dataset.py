@@ -29,8 +29,8 @@ def purchase(number: int, name: str, time_ms: int, user: str | None, invoice: st
 
 
 @pytest.fixture
-def asked() -> RankedList:
-    """The list of the one visit after the warm-up: ann, who bought 001 before, buys 002 then and 003 within a day."""
+def history() -> History:
+    """Ann, who bought 001 before, buys 002 after the warm-up and 003 within a day."""
     products = [Product(product_id=name, event_time=0, title="Red Mug", price=100) for name in NAMES]
     products[50] = Product(product_id=NAMES[50], event_time=MOMENT + 1, title="Red Mug", price=100)
     behavior = [
@@ -41,7 +41,7 @@ def asked() -> RankedList:
         purchase(5, "004", MOMENT + DAY_MS, "ann", "i5"),
         purchase(6, "005", MOMENT + 1, "bob", "i6"),
     ]
-    history = History(
+    return History(
         products=tuple(sorted(products, key=lambda product: product.event_time)),
         patches=(
             Product(product_id="002", event_time=MOMENT - 1, price=90),
@@ -52,6 +52,11 @@ def asked() -> RankedList:
         split_ms=MOMENT + DAY_MS,
         end_ms=MOMENT + 3 * DAY_MS,
     )
+
+
+@pytest.fixture
+def asked(history: History) -> RankedList:
+    """The list of the first visit after the warm-up."""
     shop = online_retail(history, seed=1, per_day=50, report=lambda done, total: None)
     (found,) = (one for one in shop.lists if one.time_ms == MOMENT)
     names = [product.product_id for product in shop.products]
@@ -76,6 +81,19 @@ def test_the_history_ends_before_the_moment(asked: RankedList) -> None:
 def test_a_product_that_came_later_was_not_shown(asked: RankedList) -> None:
     assert 119 not in asked.items  # the latest product is the last of the catalogue
     assert len(asked.items) == 100
+
+
+def test_lists_are_the_same_without_those_before_them(history: History) -> None:
+    whole, later = (
+        online_retail(history, seed=1, per_day=50, report=lambda done, total: None, since_ms=since).lists
+        for since in (0, MOMENT + 1)
+    )
+    kept = [one for one in whole if one.time_ms > MOMENT]
+    assert 0 < len(later) == len(kept) < len(whole)
+    for one, other in zip(later, kept, strict=True):
+        assert (one.query, one.time_ms, one.history) == (other.query, other.time_ms, other.history)
+        for name in ("items", "numeric", "retrieval", "bought"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_shirts_are_drawn_from_their_seed() -> None:
