@@ -16,7 +16,7 @@ from feature_repo.row import kafka_time_of
 from feature_repo.row_store import RowStore, Space
 from feature_repo.views import USER_BEHAVIOR, VIEW_BY_NAME
 from serving.errors import ScorerUnavailable
-from serving.requests import Scorer
+from serving.requests import Scorer, Scores
 from streams.candidate_rows import PRODUCT_VIEWS
 from streams.emitting import Sender
 from streams.freshness import Freshness
@@ -36,7 +36,7 @@ from streams.records import (
     partition_for,
 )
 from streams.repairing import RepairWalk
-from streams.reranking import NO_SCORES, Reranker, Times, version_name
+from streams.reranking import NO_SCORES, Reranker, Times, Work, version_name
 from streams.result_sets import LiveSet
 from streams.settings import Settings
 from streams.tables import Published, Tables, standing_in
@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 PROBE_S = 0.5
 #: sets that are registered at once: bounds how long a takeover keeps everything else waiting
 LOAD_SETS = 500
+#: rounds under way at once: one is scored while the one before is ordered, packed and handed over
+ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,41 +363,59 @@ class RankingSide:
     # --- rank ------------------------------------------------------------------------------------------------------
 
     async def run_ranking(self) -> None:
-        """Score what is dirty and publish what moved, for ever. What gets dirty meanwhile waits for the next round."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._may_publish() and self._reranker.is_dirty:
-                if not await self._rank_some():
-                    break
+        """Score what is dirty and publish what moved, for ever: while the model scores one round, the one before is
+        published. What gets dirty meanwhile waits for the next round."""
+        slots = asyncio.Semaphore(ROUNDS)
+        before: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as rounds:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._may_publish() and self._reranker.is_dirty:
+                    await slots.acquire()
+                    await self._publishing.handed_over()
+                    work = await self._take()
+                    if work is None:
+                        slots.release()
+                        break
+                    before = rounds.create_task(self._rank(self._reranker, work, before))
+                    before.add_done_callback(lambda _: slots.release())
 
     def _may_publish(self) -> bool:
         return self.clock is not None and self._bundle is not None and self._caught_up
 
-    async def _rank_some(self) -> bool:
-        reranker = self._reranker
+    async def _take(self) -> Work | None:
         if not self._model_is_away:
-            await self._encode_queries(reranker)
-        work = reranker.take(encoded_only=not self._model_is_away)
-        if work is None:
-            return False
-        scores = None
-        if work.request is not None and not self._model_is_away:
-            try:
-                scores = await self._doors.scorer.score(
-                    work.request, work.bundle.models["ranker"], explain=work.explain
-                )
-                self._freshness.count_scored(work.request.rows, work.whole_rows)
-            except ScorerUnavailable as error:
-                self._lose_model(error)
+            await self._encode_queries(self._reranker)
+        return self._reranker.take(encoded_only=not self._model_is_away)
+
+    async def _rank(self, reranker: Reranker, work: Work, before: "asyncio.Task[None] | None") -> None:
+        """One round: its scores may come early, its rankings are made once those of the round before were sent."""
+        scores = await self._scores(work)
+        if before is not None:
+            await before
+        if scores is None:
+            # said again when the model is back by now: whatever is a stopgap is redone once it was seen to be there
+            self._model_is_away = True
         if reranker is not self._reranker:
-            return True  # the partitions went while the call was in flight: this is not ours to publish any more
-        if work.request is None:
-            scores = NO_SCORES
+            return  # the partitions went while the call was in flight: this is not ours to publish any more
         for reordered in reranker.apply(work, scores, Times(self._doors.now_ms(), self.clock)):
             self._publishing.publish(reordered, reranker.rows.packed_ids, self._tables)
         await self._publishing.handed_over()
-        return True
+
+    async def _scores(self, work: Work) -> Scores | None:
+        """The scores of a round; None when the model is away."""
+        if work.request is None:
+            return NO_SCORES
+        if self._model_is_away:
+            return None
+        try:
+            scores = await self._doors.scorer.score(work.request, work.bundle.models["ranker"], explain=work.explain)
+        except ScorerUnavailable as error:
+            log.warning("degraded: the model is away: %s", error)
+            return None
+        self._freshness.count_scored(work.request.rows, work.whole_rows)
+        return scores
 
     async def _encode_queries(self, reranker: Reranker) -> None:
         waiting = reranker.without_query()
@@ -405,15 +425,12 @@ class RankingSide:
         try:
             vectors = await self._doors.scorer.encode_queries(texts, self._bundle.models["query_encoder"])
         except ScorerUnavailable as error:
-            self._lose_model(error)
+            log.warning("degraded: the model is away: %s", error)
+            self._model_is_away = True
             return
         for live, vector in zip(waiting, vectors, strict=True):
             if reranker.sets.by_id.get(live.id) is live:
                 reranker.sets.take_query_vector(live, vector)
-
-    def _lose_model(self, error: ScorerUnavailable) -> None:
-        log.warning("degraded: the model is away: %s", error)
-        self._model_is_away = True
 
     async def run_probing(self) -> None:
         """While the model is away, ask for it; when it is back, redo what it missed."""

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from serving.requests import ScoreRequest, Scores
 from streams import reranking
 from streams.emitting import Outbound
 from streams.records import Cause, Ranking, decode_ranking, encode_record
 from streams.reranking import Reranker
 from tests.streams.bench import HOUR
-from tests.streams.fakes import RecordingSender
+from tests.streams.fakes import FakeScorer, RecordingSender
 from tests.streams.lists import BUNDLE, Lists, catalog_row, registration
 from tests.streams.loops import settle
 from tests.streams.ranking_bench import RankingBench
@@ -34,6 +35,18 @@ class JammedSender(RecordingSender):
         await self.way.wait()
         self.waiting -= len(messages)
         return await RecordingSender.send_many(self, topic, partition, messages)
+
+
+@dataclass(slots=True)
+class TurnedScorer(FakeScorer):
+    """Answers each call when its gate is opened, in whatever turn."""
+
+    gates: list[asyncio.Event] = field(default_factory=list)
+
+    async def score(self, request: ScoreRequest, version: int | None = None, *, explain: bool = False) -> Scores:
+        self.gates.append(gate := asyncio.Event())
+        await gate.wait()
+        return await FakeScorer.score(self, request, version, explain=explain)
 
 
 @pytest.fixture
@@ -59,6 +72,12 @@ def last_scores(bench: RankingBench) -> set[float]:
         found[ranking.result_set_id] = round(float(ranking.scores[ranking.product_ids.index("hot")]), 5)
     assert len(found) == SETS
     return set(found.values())
+
+
+def caused(bench: RankingBench) -> list[int]:
+    """The version of the row that caused each ranking, in order of publication."""
+    causes = [ranking_in(sent.value).caused_by for sent in bench.log()]
+    return [cause.version for cause in causes if cause is not None]
 
 
 def ranking_in(value: bytes | None) -> Ranking:
@@ -100,6 +119,30 @@ async def test_other_sets_have_their_turn_while_a_hot_product_never_rests(
         await settle(20)
     bench.scorer.release()
     await settle(300)
+
+
+async def test_rounds_are_published_in_the_order_in_which_they_were_taken(bench: RankingBench) -> None:
+    """Two are scored at once, not three; the answer that comes early waits."""
+    scorer = TurnedScorer()
+    made = RankingBench(scorer=scorer)
+    await made.ready()
+    await made.message("s", encode_record(registration("s", ["hot", "cold"])))
+    await settle(200)
+    scorer.gates[0].set()
+    await settle(200)
+    made.forget()
+    for number, price in enumerate((9_000, 2_000, 3_000)):
+        await made.emit(catalog_row("hot", number, price=price))
+    assert len(scorer.gates) == 3, "of the registration, and of two changes"
+    scorer.gates[2].set()
+    await settle(200)
+    assert made.published() == []
+    scorer.gates[1].set()
+    await settle(200)
+    scorer.gates[3].set()
+    await settle(200)
+    assert caused(made) == [1, 2, 3]
+    made.stop()
 
 
 async def test_while_kafka_takes_nothing_no_queue_grows_and_afterwards_all_is_right(bench: RankingBench) -> None:
