@@ -41,6 +41,9 @@ HEARTBEAT_S = 60.0
 #: heartbeats are told again this often: a ranking worker that starts reads only the last minutes
 CLOCK_S = 5.0
 
+#: a message, (place, record) of its good records, and whether it was read in one step: then no media, no heartbeat
+Found = tuple[Message, Sequence[tuple[int, Record]], bool]
+
 
 @dataclass(slots=True)
 class ProductSide:
@@ -62,8 +65,8 @@ class ProductSide:
         if writer is None:
             return
         entries: list[Entry] = []
-        for message, records in await self._decoded(writer, batch):
-            if any(_has_media(record) for _, record in records):
+        for message, records, is_usual in await self._decoded(writer, batch):
+            if not is_usual and any(_has_media(record) for _, record in records):
                 records = [(place, await self._with_media_stored(record)) for place, record in records]
             entries += _entries(batch.partition, message, records)
         await writer.take(entries, batch.next_offset)
@@ -76,10 +79,9 @@ class ProductSide:
         entries: list[Entry] = []
         heartbeats: list[tuple[int, int]] = []
         forwards: list[UserMessage] = []
-        for message, records in await self._decoded(writer, batch):
-            beats = [(message.offset, record.event_time) for _, record in records if isinstance(record, Heartbeat)]
-            if beats:
-                heartbeats += beats
+        for message, records, is_usual in await self._decoded(writer, batch):
+            if not is_usual:
+                heartbeats += [(message.offset, beat.event_time) for _, beat in records if isinstance(beat, Heartbeat)]
                 records = [pair for pair in records if isinstance(pair[1], Behavior)]
             entries += _entries(batch.partition, message, records)
             forwards += _forwards(batch.partition, message, records)
@@ -122,16 +124,16 @@ class ProductSide:
                     beaten[partition] = loop.time()
             await asyncio.sleep(1.0)
 
-    async def _decoded(self, writer: RowWriter, batch: Batch) -> list[tuple[Message, Sequence[tuple[int, Record]]]]:
-        """The good records of each message with their places; the bad ones are counted and buried."""
+    async def _decoded(self, writer: RowWriter, batch: Batch) -> list[Found]:
+        """The good records of each message; the bad ones are counted and buried."""
         topic, partition, partitions = batch.topic, batch.partition, self.partitions[batch.topic]
         limits, media_hosts = self.settings.limits, self.settings.media_hosts
-        found: list[tuple[Message, Sequence[tuple[int, Record]]]] = []
+        found: list[Found] = []
         good = 0
         for message in batch.messages:
             usual = decode_usual(topic, message.key, message.value, message.kafka_time, limits)
             if usual is not None:
-                found.append((message, usual))
+                found.append((message, usual, True))
                 good += len(usual)
                 continue
             decoded = decode(
@@ -144,7 +146,7 @@ class ProductSide:
                 limits=limits,
                 media_hosts=media_hosts,
             )
-            found.append((message, decoded.records))
+            found.append((message, decoded.records, False))
             if decoded.rejected or decoded.unknown_fields:
                 self.freshness.count_in(topic, decoded)
                 for ack in await bury(self.sender, batch, message, decoded):
