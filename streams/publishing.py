@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +15,6 @@ from streams.packing import pack_rankings
 from streams.records import RANKINGS, VERSION, WRITER
 from streams.reordering import Reordered
 from streams.tables import Tables
-
-
-@dataclass(slots=True)
-class _Queue:
-    """What one partition waits for, in order, and what to tell once it was acknowledged."""
-
-    messages: list[Outbound] = field(default_factory=list)
-    told: list[RankingsSent] = field(default_factory=list)
 
 
 class Publishing:
@@ -43,7 +34,9 @@ class Publishing:
         self._freshness = freshness
         self._now_ms = now_ms
         self._on_crash = on_crash
-        self._queues: dict[int, _Queue] = {}
+        self._queues: dict[int, list[Outbound]] = {}
+        #: what freshness is told once all that waits was acknowledged
+        self._told: list[RankingsSent] = []
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -57,7 +50,7 @@ class Publishing:
 
     def drop(self) -> None:
         """Nothing that waits is ours to send any more."""
-        self._queues = {}
+        self._queues, self._told = {}, []
 
     def publish(self, reordered: Reordered, packed_ids: PackedIds, tables: Mapping[int, Tables]) -> None:
         """Queue rankings, each with the next version of its partition."""
@@ -71,20 +64,18 @@ class Publishing:
         named = versions.astype(">i8").tobytes()
         writer = (WRITER, self.writer)
         for partition, rows in rows_of.items():
-            queue = self._queues.setdefault(partition, _Queue())
-            queue.messages += [
+            self._queues.setdefault(partition, []).extend(
                 Outbound(keys[row], values[row], (writer, (VERSION, named[8 * row : 8 * row + 8])))
                 for row in rows.tolist()
-            ]
-            queue.told.append(_told(reordered, rows))
+            )
+        self._told.append(_told(reordered))
         self._wake()
 
     def withdraw(self, tables: Tables, result_set_id: str) -> None:
         """Queue a null."""
         version = tables.next_version().to_bytes(8, "big")
         headers = ((WRITER, self.writer), (VERSION, version))
-        queue = self._queues.setdefault(tables.partition, _Queue())
-        queue.messages.append(Outbound(result_set_id.encode(), None, headers))
+        self._queues.setdefault(tables.partition, []).append(Outbound(result_set_id.encode(), None, headers))
         self._wake()
 
     def _wake(self) -> None:
@@ -102,11 +93,10 @@ class Publishing:
             self._work.clear()
             while self._queues:
                 queues, self._queues = self._queues, {}
-                await asyncio.gather(*(self._send(partition, queue) for partition, queue in queues.items()))
+                told, self._told = self._told, []
+                sends = (self._sender.send_many(RANKINGS, partition, queue) for partition, queue in queues.items())
+                self._follow(asyncio.gather(*await asyncio.gather(*sends)), told)
             self._idle.set()
-
-    async def _send(self, partition: int, queue: _Queue) -> None:
-        self._follow(await self._sender.send_many(RANKINGS, partition, queue.messages), queue.told)
 
     def _follow(self, ack: Awaitable[object], told: list[RankingsSent]) -> None:
         """Watch an acknowledgement: a send that fails for good ends the process."""
@@ -125,15 +115,15 @@ class Publishing:
         asyncio.ensure_future(ack).add_done_callback(done)
 
 
-def _told(reordered: Reordered, rows: NDArray[np.int64]) -> RankingsSent:
+def _told(reordered: Reordered) -> RankingsSent:
     """What freshness counts of these sets; the ages are the last one's."""
     causes: dict[tuple[str, int], int] = {}
-    for cause, kafka_time in zip(reordered.causes[rows], reordered.cause_times[rows].tolist(), strict=True):
+    for cause, kafka_time in zip(reordered.causes.tolist(), reordered.cause_times.tolist(), strict=True):
         if cause is not None and kafka_time > 0:
             key = (cause.view, kafka_time)
             causes[key] = causes.get(key, 0) + 1
-    youngest, oldest = reordered.youngest[:, rows[-1]].tolist(), reordered.oldest[:, rows[-1]].tolist()
+    youngest, oldest = reordered.youngest[:, -1].tolist(), reordered.oldest[:, -1].tolist()
     ages = {
         view.name: (youngest[place], oldest[place]) for place, view in enumerate(PRODUCT_VIEWS) if youngest[place] >= 0
     }
-    return RankingsSent(len(rows), int(reordered.degraded[rows].sum()), causes, ages)
+    return RankingsSent(len(reordered), int(reordered.degraded.sum()), causes, ages)

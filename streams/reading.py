@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from feature_repo.events import Bundle
 from streams.minute import Hashes
 from streams.ranking_side import RankingSide
-from streams.records import FEATURE_CHANGES, MODELS, RANKINGS, decode_changes, is_from
+from streams.records import FEATURE_CHANGES, MODELS, RANKINGS, WRITER, decode_changes, is_from
 from streams.settings import Settings
 from streams.tables import Published
 from streams.transport import Batch, Message
@@ -136,8 +136,11 @@ class RankingsFollower:
             batches = await consumer.getmany(timeout_ms=200)
             if self._again.is_set():
                 return
+            own = (WRITER, self._side.writer)
             for place, records in batches.items():
                 for record in records:
+                    if own in record.headers:
+                        continue  # nothing new to who wrote it
                     key = (record.key or b"").decode(errors="replace")
                     self._side.on_published(Published(place.partition, key, record.value, record.headers))
             read = {place for place in places if await is_read(consumer, place)}

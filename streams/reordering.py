@@ -85,11 +85,12 @@ class Reordering:
             left_out |= padding
             scores[padding] = 0
         ranked = orders(scores, flags & SOLD_OUT > 0, left_out)
-        counts = len(ranks) - left_out.sum(axis=1)
+        counts = np.full(len(numbers), len(ranks))
         cells = ranked + np.arange(0, scores.size, len(ranks))[:, None]
         shown = np.take(scores, cells).astype(np.float32)
         kept = ranked.astype(np.int16)
         if left_out.any():
+            counts -= left_out.sum(axis=1)
             beyond = ranks >= counts[:, None]
             shown[beyond], kept[beyond] = 0, -1
         # 2. against what stands

@@ -224,11 +224,10 @@ class Reranker:
         if not len(numbers):
             return None
         parts = tuple(self._parts(numbers, bundle))
-        scored = [part.scored.sum(axis=1) for part in parts]
-        if sum(int(counts.sum()) for counts in scored) > REQUEST_ROWS:
+        if sum(np.count_nonzero(part.scored) for part in parts) > REQUEST_ROWS:
             by_number = np.zeros(len(sets.serials), np.int64)
-            for part, counts in zip(parts, scored, strict=True):
-                by_number[part.numbers] = counts
+            for part in parts:
+                by_number[part.numbers] = part.scored.sum(axis=1)
             parts = tuple(self._parts(_until(numbers, by_number, REQUEST_ROWS), bundle))
         return self._take(parts, bundle)
 
@@ -302,7 +301,7 @@ class Reranker:
         found = []
         row = member = 0
         for part in work.parts:
-            rows = slice(row, row := row + int(part.scored.sum()))
+            rows = slice(row, row := row + int(np.count_nonzero(part.scored)))
             members = slice(member, member := member + len(part.numbers))
             alive = self.sets.serials[part.numbers] == part.serials
             if scores is not None:
