@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from feature_repo.views import EMBEDDING_DIM, USER_DIM
+from feature_repo.views import EMBEDDING_DIM
 from serving.model.blocks import blocks
 from serving.model.config import DEFAULT, ModelConfig
 from serving.model.fusion import fusion_of
 from serving.model.heads import Heads
 from serving.model.list_attention import ListAttention
-from serving.model.parts import PART_DIM, Parts
+from serving.model.parts import PART_DIM, USER_FACTS, Parts
 from serving.requests import PARTS
 
-CONTEXT = EMBEDDING_DIM + USER_DIM
+CONTEXT = EMBEDDING_DIM + USER_FACTS
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Ranker(nn.Module):
     ) -> Answers:
         """As `forward`, for training."""
         rows = set_index.long()
-        context = torch.cat((query, user), 1)
+        context = context_of(query, user)
         parts, there = self.parts(query, user, content, mask, numeric, retrieval, rows)
         fused = self.fusion.fuse(parts, there, context, rows)
         directions = self.heads(context).index_select(0, rows)
@@ -108,7 +108,7 @@ class Ranker(nn.Module):
         set_index: Tensor,
     ) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]]:
         """Of each block of rows what the fusion sees, and the direction and bias [n, W + 1] of the score that ranks."""
-        context = torch.cat((query, user), 1)
+        context = context_of(query, user)
         directions = self.heads.combined(self.heads(context))
         for some in blocks(set_index, self.config.scope == "list"):
             of = set_index[some].long()
@@ -122,6 +122,12 @@ class Ranker(nn.Module):
             return parts.new_zeros(())
         bend: Tensor = self.list_attention(parts.flatten(1), set_index, sets)
         return bend
+
+
+def context_of(query: Tensor, user: Tensor) -> Tensor:
+    """What was asked, and how much is known of who asks: [Q, C]. A taste counts where it meets content (parts.py) and
+    nowhere else: heads that read tastes learn users by heart."""
+    return torch.cat((query, user[:, -USER_FACTS:]), 1)
 
 
 def _score(fused: Tensor, direction: Tensor) -> Tensor:

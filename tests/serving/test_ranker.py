@@ -17,7 +17,7 @@ from serving.model.calibration import Calibration, fold
 from serving.model.config import ModelConfig, config_from_header, config_of
 from serving.model.live_numbers import Numbers, inputs_of
 from serving.model.parts import USER_FACTS, ContentParts, NumberParts, UsualSize
-from serving.model.ranker import Ranker
+from serving.model.ranker import Ranker, context_of
 from serving.model.relative import ranks, z_scores
 from serving.requests import CONTRIBUTIONS, PARTS, ScoreRequest, empty_request
 from tests.serving.rankers import (
@@ -60,7 +60,7 @@ def test_where_the_score_is_linear_in_the_parts_nothing_is_left_over(
     net = an_untrained(config)
     _, contributions = explain(net, request)
     with torch.inference_mode():
-        context = torch.cat(tensors_of(request)[:2], 1)
+        context = context_of(*tensors_of(request)[:2])
         bias = net.heads.combined(net.heads(context))[:, -1].numpy()[request.set_index]
     if not config.list_attention:  # which has a bias for each row
         np.testing.assert_allclose(contributions[:, -1], bias, atol=1e-5)
