@@ -50,7 +50,8 @@ FLOOR_TOPICS = ("bench-hop-1", "bench-hop-2", "bench-hop-3")
 PEER_TOPICS = ("bench-textbook-prices", "bench-textbook-rankings")
 #: bytes of the floor's messages: a price patch, a changed row, a ranking of 100
 FLOOR_SIZES = (100, 200, 1_700)
-WARM_UP_S = 3.0
+#: rate of the warm-up, at most
+WARM_UP_RATE = 200
 QUIET_S = 1.5
 SETTLE_S = 300.0
 HOPELESS_RESTARTS = 3
@@ -63,18 +64,21 @@ ANSWER_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured."""
+    """How much is measured. `warm_up_s`: a broker's JVM has to compile first what is to be measured."""
 
     uniform: World
     skewed: World | None
     rates: tuple[int, ...]
     skewed_rates: tuple[int, ...]
+    warm_up_s: float
     seconds: float
     single_events: int
 
 
-FULL = Plan(World(5_000, 2_000, 100), World(5_000, 2_000, 100, skewed=True), (50, 200, 1_000), (50, 200), 20.0, 12)
-QUICK = Plan(World(300, 40, 20), None, (50,), (), 2.0, 3)
+FULL = Plan(
+    World(5_000, 2_000, 100), World(5_000, 2_000, 100, skewed=True), (50, 200, 1_000), (50, 200), 15.0, 20.0, 12
+)
+QUICK = Plan(World(300, 40, 20), None, (50,), (), 3.0, 2.0, 3)
 
 
 @dataclass(slots=True)
@@ -446,8 +450,9 @@ async def _measure(around: Surroundings, settings: Settings, plan: Plan, world: 
     runs = _Runs()
     rates = plan.skewed_rates if world.skewed else plan.rates
     async with ours.open(RANKINGS), floor.open(FLOOR_TOPICS[-1]), peer.open(PEER_TOPICS[-1]):
+        warm = min(rates[-1], WARM_UP_RATE)
         for lane in (ours, floor):
-            await lane.offered(world.price_events(round(WARM_UP_S * rates[0]), seed=0), rates[0], WARM_UP_S)
+            await lane.offered(world.price_events(round(plan.warm_up_s * warm), seed=0), warm, plan.warm_up_s)
         for repeat in range(around.repeats):
             for rate in rates:
                 seed = 1_000 * (repeat + 1) + rate

@@ -29,7 +29,7 @@ Times: smaller is better, and so are their ratios. Rates: the other way round.
 
 PROFILE = """## What dominates
 
-The ranking side on the whole path but the model, by the functions' own time ({calls} functions of a profile, which
+The ranking side on the whole path but the model, by the functions' own CPU time ({calls} functions of a profile, which
 itself slows Python down):
 """
 
