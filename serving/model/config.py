@@ -39,6 +39,11 @@ class ModelConfig:
     #: side in pixels of the square picture that the image encoder sees
     image_size: Annotated[int, Meta(ge=64, le=224)] = 64
     fusion: FusionForm = "sum"
+    #: what a product is counts by itself, and not only by how it matches query and taste. Without, nothing can be
+    #: learned by heart where there are few products and many clicks
+    own_content: bool = True
+    #: a user's taste is read together with the counters, as one part with the clicks, instead of with each modality
+    joint_taste: bool = False
     #: features of a row relative to its list: price rank, z-scores
     relative: bool = False
     #: attention over the rows of a list

@@ -23,6 +23,9 @@ USER_FACTS: Final = 2
 #: what the newest batch counts in a running mean
 MEASURED: Final = 0.02
 NUMBER_PARTS: Final = PARTS[len(MODALITIES) :]
+CLICKS: Final = NUMBER_PARTS.index("clicks")
+#: the parts whose numbers a joint taste is read with
+COUNTERS: Final = ("sales", "clicks")
 
 
 class Parts(nn.Module):
@@ -34,9 +37,11 @@ class Parts(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.dropout = config.part_dropout
-        self.content = ContentParts()
+        self.content = ContentParts(config.own_content)
         self.numbers = Numbers(config.relative)
-        self.figures = NumberParts([part for part, _ in inputs_of(config.relative)])
+        parts = [part for part, _ in inputs_of(config.relative)]
+        self.figures = NumberParts(parts)
+        self.taste = JointTaste(parts) if config.joint_taste else None
 
     def forward(
         self,
@@ -54,8 +59,14 @@ class Parts(nn.Module):
         there = torch.cat((mask, torch.stack((priced(numeric), always, always, always), 1)), 1)
         if self.training and self.dropout:
             there = there * (torch.rand_like(there) >= self.dropout)
-        media = self.content(query, user, content, mask, set_index)
-        figures = self.figures(self.numbers(numeric, retrieval, set_index, len(query)))
+        inputs = self.numbers(numeric, retrieval, set_index, len(query))
+        figures = self.figures(inputs)
+        if self.taste is None:
+            media = self.content(query, user, content, mask, set_index)
+        else:
+            media = self.content(query, torch.zeros_like(user), content, mask, set_index)
+            taste = self.taste(user, content, mask, inputs, set_index)
+            figures = torch.cat((figures[:CLICKS], (figures[CLICKS] + taste).unsqueeze(0), figures[CLICKS + 1 :]))
         vectors = torch.cat((media, figures)).transpose(0, 1)
         length = torch.linalg.vector_norm(vectors, dim=2).clamp(min=1e-9)
         return vectors * (there / length).unsqueeze(2), there
@@ -66,11 +77,14 @@ class ContentParts(nn.Module):
 
     tasted: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, own: bool = True) -> None:
+        """`own`: vectors speak by themselves; else by their matches only."""
         super().__init__()
         modalities, matches = len(MODALITIES), 2
+        self.own = own
         self.register_buffer("tasted", torch.tensor([MODALITIES.index(name) for name in TASTES]), persistent=False)
-        self.project = nn.Parameter(torch.randn(modalities, EMBEDDING_DIM, PART_DIM) / EMBEDDING_DIM**0.5)
+        if own:
+            self.project = nn.Parameter(torch.randn(modalities, EMBEDDING_DIM, PART_DIM) / EMBEDDING_DIM**0.5)
         self.usual = UsualSize(modalities, matches)
         self.match_hidden = nn.Parameter(torch.randn(modalities, matches, MATCH_HIDDEN))
         self.match_user = nn.Linear(USER_FACTS, modalities * MATCH_HIDDEN)
@@ -81,6 +95,8 @@ class ContentParts(nn.Module):
         known = self.match_user(user[:, -USER_FACTS:]).view(len(user), len(MODALITIES), MATCH_HIDDEN)
         matches = self.usual(self._matches(query, user, content, set_index) * mask.unsqueeze(2)).transpose(0, 1)
         hidden = F.gelu(torch.baddbmm(known.index_select(0, set_index).transpose(0, 1), matches, self.match_hidden))
+        if not self.own:
+            return torch.bmm(hidden, self.match_out)
         vectors = torch.bmm(content.transpose(0, 1), self.project)
         return torch.baddbmm(vectors, hidden, self.match_out)
 
@@ -150,3 +166,46 @@ class NumberParts(nn.Module):
         hidden = F.gelu(F.linear(inputs, self.hidden * self.own, self.hidden_bias))
         by_part = hidden.view(len(inputs), len(NUMBER_PARTS), HIDDEN).transpose(0, 1)
         return torch.baddbmm(self.out_bias, by_part, self.out)
+
+
+class JointTaste(nn.Module):
+    """How a row meets the taste of its user, read together with how it sells and is clicked: what everybody likes takes
+    less taste to be liked.
+
+    It reads content as it is: vectors that learned to please the users they were made of would know these by heart.
+    """
+
+    tasted: Tensor
+    counters: Tensor
+
+    def __init__(self, parts: list[str]) -> None:
+        super().__init__()
+        counters = [column for column, part in enumerate(parts) if part in COUNTERS]
+        self.register_buffer("tasted", torch.tensor([MODALITIES.index(name) for name in TASTES]), persistent=False)
+        self.register_buffer("counters", torch.tensor(counters), persistent=False)
+        self.usual = UsualSize(len(TASTES))
+        self.matched = nn.Linear(len(TASTES) + USER_FACTS, HIDDEN)
+        self.counted = nn.Linear(len(counters), HIDDEN, bias=False)
+        self.out = nn.Linear(HIDDEN, PART_DIM)
+
+    def forward(self, user: Tensor, content: Tensor, mask: Tensor, inputs: Tensor, set_index: Tensor) -> Tensor:
+        """inputs [N, I] as `live_numbers` makes them -> [N, H]"""
+        matches = self.usual(self._matches(user, content, mask, set_index))
+        known = torch.cat((matches, user[:, -USER_FACTS:].index_select(0, set_index)), 1)
+        hidden = F.gelu(self.matched(known) + self.counted(inputs.index_select(1, self.counters)))
+        found: Tensor = self.out(hidden)
+        return found
+
+    def silence(self, inputs: Tensor) -> None:
+        """Take out the counters that are the same in all rows [N, I], as `NumberParts.silence` does."""
+        counted = inputs[:, self.counters]
+        constant = counted.amax(0) == counted.amin(0)
+        with torch.no_grad():
+            self.matched.bias.add_(self.counted.weight[:, constant] @ counted[0, constant])
+            self.counted.weight[:, constant] = 0
+
+    def _matches(self, user: Tensor, content: Tensor, mask: Tensor, set_index: Tensor) -> Tensor:
+        """[N, len(TASTES)] <taste, content>, 0 where a modality is missing."""
+        tastes = user[:, :-USER_FACTS].reshape(len(user), len(TASTES), EMBEDDING_DIM).index_select(0, set_index)
+        vectors = content.detach().index_select(1, self.tasted)
+        return (vectors * tastes).sum(2) * mask.index_select(1, self.tasted)

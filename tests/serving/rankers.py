@@ -19,6 +19,8 @@ CONFIGS = [
     for fusion, relative, attention in product(FUSIONS, (False, True), (False, True))
 ]
 ROW_CONFIGS = [config for config in CONFIGS if config.scope == "row"]
+#: content by its matches only, and the taste beside the counters
+JOINT = ModelConfig(own_content=False, joint_taste=True)
 LIST_CONFIGS = [config for config in CONFIGS if config.scope == "list"]
 
 

@@ -9,19 +9,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, TASTES
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, TASTES, USER_DIM
 from serving.errors import BundleMismatch
 from serving.model import blocks
 from serving.model.bundle import load, save
 from serving.model.calibration import Calibration, fold
 from serving.model.config import ModelConfig, config_from_header, config_of
 from serving.model.live_numbers import Numbers, inputs_of
-from serving.model.parts import USER_FACTS, ContentParts, NumberParts, UsualSize
+from serving.model.parts import USER_FACTS, ContentParts, JointTaste, NumberParts, UsualSize
 from serving.model.ranker import Ranker, context_of
 from serving.model.relative import ranks, z_scores
 from serving.requests import CONTRIBUTIONS, PARTS, ScoreRequest, empty_request
 from tests.serving.rankers import (
     CONFIGS,
+    JOINT,
     LIST_CONFIGS,
     ROW_CONFIGS,
     a_request,
@@ -37,6 +38,8 @@ PRICE = NUMERIC_FIELDS.index("price")
 every_form = pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 row_forms = pytest.mark.parametrize("config", ROW_CONFIGS, ids=name_of)
 list_forms = pytest.mark.parametrize("config", LIST_CONFIGS, ids=name_of)
+#: whose each input is
+INPUT_PARTS = [part for part, _ in inputs_of(relative=False)]
 few_requests = settings(max_examples=5, deadline=None)
 requests = st.builds(a_request, rows=st.integers(1, 60), sets=st.integers(1, 5), seed=st.integers(0, 10**6))
 
@@ -76,6 +79,43 @@ def test_what_is_masked_has_no_part(config: ModelConfig, request: ScoreRequest) 
     assert not contributions[request.numeric[:, PRICE] < 0, CONTRIBUTIONS.index("price")].any()
     hidden = replace(request, content=np.where(request.mask[..., None] > 0, request.content, np.float32(9)))
     np.testing.assert_array_equal(score(net, hidden), score(net, request))
+
+
+@few_requests
+@given(request=requests)
+def test_with_a_joint_taste_contributions_sum_to_the_score_and_nothing_is_left_over(request: ScoreRequest) -> None:
+    net = an_untrained(JOINT)
+    logit, contributions = explain(net, request)
+    np.testing.assert_allclose(contributions.sum(1), logit, atol=1e-5)
+    without_parts = explain(net, replace(request, mask=np.zeros_like(request.mask)))[1]
+    np.testing.assert_allclose(contributions[:, -1], without_parts[:, -1], atol=1e-5)
+
+
+def test_with_a_joint_taste_which_taste_it_is_belongs_to_the_clicks() -> None:
+    net, request = an_untrained(JOINT), a_request(30)
+    other = request.user.copy()
+    other[:, :-USER_FACTS] *= -1
+    (_, one), (_, moved) = (explain(net, replace(request, user=user)) for user in (request.user, other))
+    (changed,) = np.nonzero(np.abs(one - moved).max(0) > 1e-4)
+    assert [CONTRIBUTIONS[column] for column in changed] == ["clicks"]
+
+
+def test_without_content_of_its_own_a_product_counts_by_its_matches() -> None:
+    net, request = an_untrained(JOINT), a_request(30)
+    stranger = replace(request, mask=np.ones_like(request.mask), user=np.zeros_like(request.user))
+    others = request.content[::-1].copy()
+    unasked = replace(stranger, query=np.zeros_like(request.query))
+    np.testing.assert_array_equal(score(net, replace(unasked, content=others)), score(net, unasked))
+    assert np.abs(score(net, replace(stranger, content=others)) - score(net, stranger)).max() > 1e-3
+
+
+def test_a_joint_taste_moves_no_tower() -> None:
+    request = a_request(30)
+    content = torch.from_numpy(request.content).requires_grad_()
+    query, user, _, mask, *numbers = tensors_of(request)
+    an_untrained(JOINT)(torch.zeros_like(query), user, content, mask, *numbers).sum().backward()
+    assert content.grad is not None
+    assert not content.grad.any()
 
 
 @every_form
@@ -308,6 +348,33 @@ def test_each_modality_is_matched_with_its_own_taste() -> None:
         if modality in TASTES:
             expected = (content[:, place] * own[sets, TASTES.index(modality)]).sum(1)
         torch.testing.assert_close(found[:, place, 1], expected)
+
+
+def test_a_joint_taste_is_matched_with_what_is_there() -> None:
+    torch.manual_seed(0)
+    content, own = torch.randn(4, len(MODALITIES), EMBEDDING_DIM), torch.randn(2, len(TASTES), EMBEDDING_DIM)
+    mask = torch.ones(4, len(MODALITIES))
+    mask[3] = 0
+    sets = torch.tensor([0, 1, 1, 0])
+    user = torch.cat((own.flatten(1), torch.rand(2, USER_FACTS)), 1)
+    found = JointTaste(INPUT_PARTS)._matches(user, content, mask, sets)
+    for place, modality in enumerate(TASTES):
+        expected = (content[:, MODALITIES.index(modality)] * own[sets, place]).sum(1)
+        torch.testing.assert_close(found[:, place], expected * mask[:, 0])
+
+
+def test_counters_that_never_varied_are_silenced_in_a_joint_taste_too() -> None:
+    torch.manual_seed(0)
+    taste = JointTaste(INPUT_PARTS).eval()
+    silent = INPUT_PARTS.index("clicks")
+    inputs = torch.rand(40, len(INPUT_PARTS))
+    inputs[:, silent] = 3
+    given = (torch.rand(1, USER_DIM), torch.rand(40, len(MODALITIES), EMBEDDING_DIM), torch.ones(40, len(MODALITIES)))
+    sets = torch.zeros(40, dtype=torch.long)
+    before = taste(*given, inputs, sets)
+    taste.silence(inputs)
+    inputs[:, silent] = 500
+    torch.testing.assert_close(taste(*given, inputs, sets), before)
 
 
 def test_matches_are_measured_in_training_and_kept_with_the_weights() -> None:

@@ -18,8 +18,6 @@ from serving.model.training.material import Lesson
 from serving.preprocess import prepare_texts
 from serving.requests import Floats, Ints
 
-#: share of lists trained without a user vector: most shoppers are strangers
-STRANGERS: Final = 0.3
 #: share of lists trained without a query, as recommendations have none
 UNASKED: Final = 0.05
 
@@ -95,15 +93,15 @@ def batches(known: Sequence[tuple[Lesson, Known]], size: int, random: Random) ->
     return found
 
 
-def inputs(nets: Nets, batch: Batch, device: torch.device) -> Inputs:
-    """The batch as the ranker reads it; some lists without user or query."""
+def inputs(nets: Nets, batch: Batch, device: torch.device, strangers: float) -> Inputs:
+    """The batch as the ranker reads it; a share of lists without a user, some without a query."""
     lists = batch.lists
     content, mask = _content(nets, batch, device)
     query = _queries(nets, batch, device)
     user = _there(batch.known.users[batch.rows], device)
     return Inputs(
         query=query * _kept(len(lists), UNASKED, device),
-        user=user * _kept(len(lists), STRANGERS, device),
+        user=user * _kept(len(lists), strangers, device),
         content=content,
         mask=mask,
         numeric=_there(np.concatenate([one.numeric for one in lists]), device),

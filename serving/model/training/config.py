@@ -62,6 +62,8 @@ class TrainConfig:
     patience: Count = 3
     batch: Some = 16
     learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
+    #: share of lists trained without a user vector: most shoppers are strangers
+    strangers: Annotated[float, Meta(ge=0, lt=1)] = 0.3
     #: auto: a GPU where there is one
     device: str = "auto"
     threads: Some = 1

@@ -36,6 +36,8 @@ def silence(ranker: Ranker, lessons: Sequence[Lesson]) -> list[str]:
     with torch.no_grad():
         inputs = parts.numbers(*map(torch.from_numpy, (numeric, retrieval, of)), len(lists))
     silent = parts.figures.silence(inputs).tolist()
+    if parts.taste is not None:
+        parts.taste.silence(inputs)
     return [name for (_, name), is_silent in zip(inputs_of(parts.numbers.relative), silent, strict=True) if is_silent]
 
 

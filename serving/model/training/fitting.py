@@ -122,9 +122,7 @@ class Training:
         self._config = config
         self._device = device_of(config.device)
         if config.only is None:
-            size = nets.product_encoder.image_size
-            catalogues = [lesson.shop.prepared_at(size).attribute_ids for lesson in lessons]
-            nets.product_encoder.attributes.fit(torch.from_numpy(np.concatenate(catalogues)))
+            see_catalogues(nets.product_encoder, lessons)
         for net in nets.by_name.values():
             net.to(self._device)
         self._learners = {name: net for name, net in nets.by_name.items() if config.only in (None, name)}
@@ -209,7 +207,7 @@ class Training:
 
     def _step(self, batch: Batch) -> Step:
         with self._precision():
-            read = inputs(self._nets, batch, self._device)
+            read = inputs(self._nets, batch, self._device, self._config.strangers)
             answers = self._nets.ranker.answers(*read.of_ranker)
         exact = Answers(answers.score.float(), {name: head.float() for name, head in answers.heads.items()})
         terms = losses(self._config.model.losses, exact, read.targets, read.set_index.long())
@@ -236,6 +234,12 @@ class Training:
             for name, net in self._learners.items()
             for place, tensor in net.state_dict().items()
         }
+
+
+def see_catalogues(encoder: ProductEncoder, lessons: Sequence[Lesson]) -> None:
+    """What an encoder takes from the products as they are, before anything is learned from what was done with them."""
+    catalogues = [lesson.shop.prepared_at(encoder.image_size).attribute_ids for lesson in lessons]
+    encoder.attributes.fit(torch.from_numpy(np.concatenate(catalogues)))
 
 
 def device_of(name: str) -> torch.device:
