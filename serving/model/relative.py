@@ -9,6 +9,8 @@ from torch import Tensor
 
 #: added to the spread: a list of equal numbers has none, and nobody stands out in it
 SPREAD_FLOOR = 1e-3
+#: least variance: a root has no slope at nil, and what is learned through it would be no number
+LEAST_VARIANCE = 1e-12
 
 
 def totals(values: Tensor, group: Tensor, groups: int) -> Tensor:
@@ -24,7 +26,7 @@ def z_scores(values: Tensor, known: Tensor, group: Tensor, groups: int) -> Tenso
     count = totals(known, group, groups).clamp(min=1)
     mean = totals(values * known, group, groups) / count
     off = (values - mean.index_select(0, group)) * known
-    spread = (totals(off.square(), group, groups) / count).sqrt() + SPREAD_FLOOR
+    spread = (totals(off.square(), group, groups) / count).clamp(min=LEAST_VARIANCE).sqrt() + SPREAD_FLOOR
     return off / spread.index_select(0, group)
 
 

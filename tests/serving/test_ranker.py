@@ -329,6 +329,15 @@ def test_z_scores_are_those_of_each_list() -> None:
     np.testing.assert_array_equal(found[[1, 3, 5]], 0)
 
 
+def test_what_is_equal_in_a_list_can_be_learned_through() -> None:
+    values = torch.tensor([[2.0], [2.0], [1.0], [3.0]], requires_grad=True)
+    found = z_scores(values, torch.ones(4, 1), torch.tensor([0, 0, 1, 1]), 2)
+    assert not found[:2].any()
+    (found * torch.tensor([[1.0], [2.0], [3.0], [4.0]])).sum().backward()
+    assert values.grad is not None
+    assert values.grad.isfinite().all()
+
+
 def test_ranks_are_shared_by_equal_values() -> None:
     values = torch.tensor([3.0, 1.0, 1.0, 5.0, 2.0, 9.0])
     known = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 1.0])
