@@ -20,6 +20,7 @@ from serving.datasets.clips import video_bytes, wav_bytes
 from serving.preprocess import MediaLimits
 from serving.requests import ContentVectors, ProductContent
 from streams.content_side import ContentSide
+from streams.emitting import Emitter
 from streams.folding import BehaviorFolding, CatalogFolding, ContentFolding, UserFolding
 from streams.freshness import Freshness
 from streams.media import MediaStore
@@ -89,6 +90,7 @@ class Sides:
         )
         media = MediaStore(f"file://{self.folder}")
         emitter, sender = self.bench.doors.emitter, self.bench.sender
+        assert isinstance(emitter, Emitter)
         self.product = ProductSide(Settings(), self.ownership, emitter, sender, media, Freshness(), PARTITIONS)
         self.content = ContentSide(self.ownership, sender, media, self.scorer, 1, MediaLimits())
 
