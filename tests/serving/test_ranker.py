@@ -333,7 +333,7 @@ def test_what_is_equal_in_a_list_can_be_learned_through() -> None:
     values = torch.tensor([[2.0], [2.0], [1.0], [3.0]], requires_grad=True)
     found = z_scores(values, torch.ones(4, 1), torch.tensor([0, 0, 1, 1]), 2)
     assert not found[:2].any()
-    (found * torch.tensor([[1.0], [2.0], [3.0], [4.0]])).sum().backward()
+    (found * torch.tensor([[1.0], [2.0], [3.0], [4.0]])).sum().backward()  # type: ignore[no-untyped-call]
     assert values.grad is not None
     assert values.grad.isfinite().all()
 
