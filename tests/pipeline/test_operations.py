@@ -2,19 +2,15 @@
 lists that end, a quiet partition. Each test ends equal to the oracle."""
 
 import random
-import shutil
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from msgspec.structs import replace
 from redis import Redis
-from safetensors.numpy import load_file, save_file
 
 from feature_repo.events import Behavior, Product, ResultSet
 from feature_repo.views import MINUTE_MS
-from serving.model.bundle import read_header, weights_file
 from serving.model.export import export
 from serving.model.versions import bundle_at
 from serving.requests import MODELS
@@ -25,6 +21,7 @@ from streams.local.engine import LocalEngine
 from streams.records import partition_for
 from tests.pipeline.conftest import Verify
 from tests.pipeline.shop import Shop
+from tests.serving.test_versions import changed_weights
 
 pytestmark = [pytest.mark.parts, pytest.mark.timeout(240)]
 
@@ -61,7 +58,8 @@ def test_another_model_in_mid_stream(
     settings, serving = engine.settings, ServingSettings(triton=engine.stack.triton.address)
     before = models.in_force(settings)
     assert before is not None
-    versions = export(_a_little_different(tmp_path, engine.repository, changed), engine.repository)
+    weights = changed_weights(tmp_path / "weights", *changed, by=0.9, repository=engine.repository)
+    versions = export(weights, engine.repository)
     newer = bundle_at(engine.repository, max(versions.values()))
     encoded: list[tuple[int, int]] = []
     with shop.trading(settings) as trading:
@@ -74,18 +72,6 @@ def test_another_model_in_mid_stream(
     models.put_in_force(settings, serving, engine.repository, before)
     verify()
     assert _models_that_rank(engine, shop) == {f"{before.bundle}/{before.version}"}
-
-
-def _a_little_different(folder: Path, repository: Path, changed: tuple[str, ...]) -> Path:
-    """The newest weights of a repository, those of some models scaled."""
-    for model in MODELS:
-        file = weights_file(repository, model)
-        if model in changed:
-            scaled = {name: np.asarray(tensor * np.float32(0.9)) for name, tensor in load_file(file).items()}
-            save_file(scaled, folder / f"{model}.safetensors", read_header(file))
-        else:
-            shutil.copy(file, folder / f"{model}.safetensors")
-    return folder
 
 
 def _models_that_rank(engine: LocalEngine, shop: Shop) -> set[str]:

@@ -23,11 +23,11 @@ from tests.parts import TRITON_READY_TIMEOUT_S, running
 from tests.serving.rankers import a_request
 
 
-def changed_weights(folder: Path, *changed: str, by: float) -> Path:
-    """The committed weights, those of some models a little different."""
+def changed_weights(folder: Path, *changed: str, by: float, repository: Path = REPOSITORY) -> Path:
+    """The newest weights of a repository, those of some models a little different."""
     folder.mkdir()
     for model in MODELS:
-        file = weights_file(REPOSITORY, model)
+        file = weights_file(repository, model)
         if model in changed:
             tensors = {name: np.asarray(tensor * np.float32(by)) for name, tensor in load_file(file).items()}
             save_file(tensors, folder / f"{model}.safetensors", read_header(file))
