@@ -71,7 +71,7 @@ ranker_v1 = FeatureService(
     features=[
         product_catalog[[*views.PRICE_FIELDS, "stock", "delisted"]],
         product_behavior,
-        product_content[[*views.MODALITIES, "mask"]],
+        product_content[[*views.MODALITIES, "likeness", "mask"]],
     ],
     description="what the ranker reads of every candidate, by product_id",
     tags=_INPUTS,

@@ -10,14 +10,20 @@ from typing import Literal
 
 Dtype = Literal["int64", "float32", "string", "bytes"]
 
-#: content modalities in the order of the ranker's `content[N, M, D]` and `mask[N, M]`
+#: content modalities in the order of the ranker's `mask[N, M]`
 MODALITIES = ("text", "image", "video", "audio", "attributes")
-#: D, the width of every content and query vector
+#: D, the width of a query vector and of every slot of content
 EMBEDDING_DIM = 32
-#: modalities that a user has a taste in
+#: S slots of the ranker's `content[N, S, D]`, by whose they are: first one for each modality, in their order, that a
+#: query is matched with; then likeness, one vector over several slots: which products have attributes in common
+LIKENESS = tuple(range(len(MODALITIES), len(MODALITIES) + 4))
+SLOTS = (*MODALITIES, *("attributes" for _ in LIKENESS))
+LIKENESS_DIM = len(LIKENESS) * EMBEDDING_DIM
+#: modalities that a user has a taste in, and the slots that it is a taste for
 TASTES = ("text", "image", "attributes")
-#: U, the width of a user vector: a taste in each of them, how much is known of the user and which way it leans
-USER_DIM = len(TASTES) * EMBEDDING_DIM + 2
+TASTE_SLOTS = (MODALITIES.index("text"), MODALITIES.index("image"), *LIKENESS)
+#: U, the width of a user vector: a taste in each of these, how much is known of the user and which way it leans
+USER_DIM = len(TASTE_SLOTS) * EMBEDDING_DIM + 2
 #: events of a user that a row remembers
 HISTORY_EVENTS = 128
 #: int64 fields carry this where a value is unknown or cleared
@@ -134,6 +140,7 @@ PRODUCT_CONTENT = View(
     slo_ms=10_000,
     fields=(
         *(Field(m, "float32", f"embedding of the {m}; zeros when missing", EMBEDDING_DIM) for m in MODALITIES),
+        Field("likeness", "float32", "attributes: products that have rare ones in common are alike", LIKENESS_DIM),
         Field("mask", "float32", "1 for each modality that is there", len(MODALITIES)),
         Field("encoder", "string", "version of product_encoder that made the row"),
         Field("content_hash", "string", "sha256 of the content that was encoded"),
@@ -173,5 +180,5 @@ BEHAVIOR_COLUMNS = slice(len(PRICE_FIELDS), len(NUMERIC_FIELDS))
 
 def input_hash() -> str:
     """Hash of the order of the ranker's inputs; a bundle made for another order is refused at load."""
-    text = f"{NUMERIC_FIELDS}|{MODALITIES}|{EMBEDDING_DIM}|{TASTES}|{USER_DIM}"
+    text = f"{NUMERIC_FIELDS}|{SLOTS}|{EMBEDDING_DIM}|{TASTES}|{USER_DIM}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """The nouns of serving: what is asked of a model and what it answers.
 
-Q queries, N candidate rows, D = EMBEDDING_DIM, U = USER_DIM, M modalities in the order of MODALITIES,
+Q queries, N candidate rows, D = EMBEDDING_DIM, U = USER_DIM, M modalities in the order of MODALITIES, S = len(SLOTS),
 F = len(NUMERIC_FIELDS).
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.events import Attribute
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, PRICE_COLUMNS, UNKNOWN, USER_DIM
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, PRICE_COLUMNS, SLOTS, UNKNOWN, USER_DIM
 
 Floats: TypeAlias = NDArray[np.float32]
 Ints: TypeAlias = NDArray[np.int32]
@@ -36,7 +36,7 @@ class ScoreRequest:
 
     query: Floats  # [Q, D], zeros without a query
     user: Floats  # [Q, U], zeros without a known user
-    content: Floats  # [N, M, D]
+    content: Floats  # [N, S, D]
     mask: Floats  # [N, M], 1 where the modality is there
     numeric: Floats  # [N, F]
     retrieval: Floats  # [N]
@@ -77,7 +77,7 @@ class ProductContent:
 
 @dataclass(frozen=True, slots=True)
 class ContentVectors:
-    """`content` [N, M, D], zeros where `mask` [N, M] is 0."""
+    """`content` [N, S, D], zeros where `mask` [N, M] of the slot's modality is 0."""
 
     content: Floats
     mask: Floats
@@ -114,7 +114,7 @@ def empty_request(queries: int, rows: int) -> ScoreRequest:
     return ScoreRequest(
         query=np.zeros((queries, EMBEDDING_DIM), np.float32),
         user=np.zeros((queries, USER_DIM), np.float32),
-        content=np.zeros((rows, len(MODALITIES), EMBEDDING_DIM), np.float32),
+        content=np.zeros((rows, len(SLOTS), EMBEDDING_DIM), np.float32),
         mask=np.zeros((rows, len(MODALITIES)), np.float32),
         numeric=numeric,
         retrieval=np.zeros(rows, np.float32),

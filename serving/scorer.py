@@ -13,7 +13,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, SLOTS
 from serving.errors import ScorerUnavailable
 from serving.preprocess import MediaLimits, portions, prepare_products, prepare_texts
 from serving.requests import (
@@ -87,7 +87,7 @@ class TritonScorer:
 
     async def encode_products(self, products: Sequence[ProductContent], version: int | None = None) -> ContentVectors:
         """Content vectors, or BadMedia that names the first product whose medium cannot be decoded."""
-        content = [np.zeros((0, len(MODALITIES), EMBEDDING_DIM), np.float32)]
+        content = [np.zeros((0, len(SLOTS), EMBEDDING_DIM), np.float32)]
         masks = [np.zeros((0, len(MODALITIES)), np.float32)]
         image_size = await self._image_size(version)
         for portion in portions(products, image_size):
@@ -95,7 +95,7 @@ class TritonScorer:
             some = await asyncio.to_thread(prepare_products, portion, self._limits, image_size)
             asked = ("content",)
             answer = await self._infer("product_encoder", some.arrays(), version, self._encode_timeout_s, asked)
-            content.append(self._output(answer, "content", (*some.mask.shape, EMBEDDING_DIM)))
+            content.append(self._output(answer, "content", (len(some.mask), len(SLOTS), EMBEDDING_DIM)))
             masks.append(some.mask)
         return ContentVectors(np.concatenate(content), np.concatenate(masks))
 

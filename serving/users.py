@@ -11,15 +11,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.views import MODALITIES, TASTES, USER_DIM
+from feature_repo.views import LIKENESS, TASTE_SLOTS, USER_DIM
 
 #: What an event says about taste: for, against. Signs only: how much taste counts is learned by the ranker, and a
 #: return takes back its purchase. An impression says by how much its product was passed over: see `user_vector`.
 EVENT_WEIGHTS: Final[Mapping[str, float]] = {"click": 1.0, "cart": 1.0, "purchase": 1.0, "return": -1.0}
 #: products of unknown taste that every user begins with: few events say little
 PRIOR_PRODUCTS: Final = 10
+#: of the ridge: after as many products that are all alike, half of what they say is believed
+RIDGE: Final = 1.0
 
-_TASTES: Final = [MODALITIES.index(modality) for modality in TASTES]
+_SUMMED: Final = [slot for slot in TASTE_SLOTS if slot not in LIKENESS]
 
 
 def user_vector(
@@ -27,14 +29,15 @@ def user_vector(
     contents: Mapping[str, NDArray[np.float32]],
     click_rates: Sequence[float] = (),
 ) -> NDArray[np.float32]:
-    """A user's taste [U] for each modality of TASTES, how much is known of it and which way it leans; zeros for nobody.
+    """A user's taste [U] for each of TASTE_SLOTS, how much is known of it and which way it leans; zeros for nobody.
 
     The taste is the residual of each product, done less expected, times its content vectors, summed and shrunk by how
-    few products there are. Expected of an impression is the click rate at its position (`click_rates`, the last one
-    further down and where no position is known; 0 without any), so what was passed over counts against a taste, less
-    so where few people look (Joachims et al. 2005, doi:10.1145/1076034.1076063).
+    few products there are; in likeness, whose vectors nobody has learned, it is a regression (see `_ridge`). Expected
+    of an impression is the click rate at its position (`click_rates`, the last one further down and where no position
+    is known; 0 without any), so what was passed over counts against a taste, less so where few people look (Joachims
+    et al. 2005, doi:10.1145/1076034.1076063).
 
-    `history` is [(type, product_id, position, event_time)]; `contents` are the content vectors [M, D] of the products
+    `history` is [(type, product_id, position, event_time)]; `contents` are the content vectors [S, D] of the products
     that are known, zeros for missing modalities; other products are skipped.
     """
     residuals: dict[str, float] = {}
@@ -45,12 +48,23 @@ def user_vector(
                 residuals[product_id] = residuals.get(product_id, 0.0) + weight
     if not residuals:
         return np.zeros(USER_DIM, np.float32)
-    vectors = np.stack([contents[product_id][_TASTES] for product_id in residuals]).reshape(len(residuals), -1)
+    vectors = np.stack([contents[product_id] for product_id in residuals]).astype(np.float64)
     weights = np.array(list(residuals.values()))
     known = len(residuals) + PRIOR_PRODUCTS
-    taste = weights @ vectors.astype(np.float64)
-    lean = np.array([log1p(len(residuals)), weights.sum() / known])
-    return np.concatenate([taste / known, lean]).astype(np.float32)
+    summed = weights @ vectors[:, _SUMMED].reshape(len(weights), -1) / known
+    likeness = _ridge(vectors[:, LIKENESS].reshape(len(weights), -1), weights)
+    lean = np.array([log1p(len(weights)), weights.sum() / known])
+    return np.concatenate([summed, likeness, lean]).astype(np.float32)
+
+
+def _ridge(vectors: NDArray[np.float64], residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """vectors [n, W], residuals [n] -> the taste [W] whose products with the vectors come nearest to the residuals
+    while it stays small (ridge regression: Hoerl and Kennard 1970, doi:10.1080/00401706.1970.10488634): what many of
+    the products have in common is not counted as often as that. Solved for the products, of which there are fewer than
+    numbers."""
+    alike = vectors @ vectors.T + RIDGE * np.eye(len(vectors))
+    taste: NDArray[np.float64] = np.linalg.solve(alike, residuals) @ vectors
+    return taste
 
 
 def _expected(click_rates: Sequence[float], position: int | None) -> float:

@@ -21,6 +21,7 @@ from feature_repo.views import (
     PRODUCT_BEHAVIOR,
     PRODUCT_CATALOG,
     PRODUCT_CONTENT,
+    SLOTS,
     UNKNOWN,
     VIEW_BY_NAME,
 )
@@ -32,7 +33,7 @@ _PRICE, _USUAL, _STOCK, _DELISTED = (
     PRODUCT_CATALOG.offsets[name] for name in ("price", "price_usual", "stock", "delisted")
 )
 _INTS = Struct(f"<{len(PRODUCT_CATALOG.ints)}q")
-_VECTORS = len(MODALITIES) * EMBEDDING_DIM
+_VECTORS = len(SLOTS) * EMBEDDING_DIM
 #: arrays whose first axis is the view, not the slot
 _BY_VIEW = ("versions", "as_ofs")
 #: columns of `CandidateRows.facts`: the event time of each view's row, then flags
@@ -60,7 +61,7 @@ class CandidateRows:
 
     def _allocate(self, capacity: int) -> None:
         self.numeric = _unknown(capacity)
-        self.content = np.zeros((capacity, len(MODALITIES), EMBEDDING_DIM), np.float32)
+        self.content = np.zeros((capacity, len(SLOTS), EMBEDDING_DIM), np.float32)
         self.mask = np.zeros((capacity, len(MODALITIES)), np.float32)
         self.price = np.full(capacity, UNKNOWN, np.int64)
         self.price_usual = np.full(capacity, UNKNOWN, np.int64)
@@ -177,7 +178,7 @@ class CandidateRows:
         floats = np.frombuffer(blob, "<f4", there.float_width, HEADER.size)
         if there is PRODUCT_BEHAVIOR:
             return self._changed(self.numeric[slot, BEHAVIOR_COLUMNS], floats)
-        vectors = floats[:_VECTORS].reshape(len(MODALITIES), EMBEDDING_DIM)
+        vectors = floats[:_VECTORS].reshape(len(SLOTS), EMBEDDING_DIM)
         return max(self._changed(self.content[slot], vectors), self._changed(self.mask[slot], floats[_VECTORS:]))
 
     def _put_catalog(self, slot: int, ints: Sequence[int]) -> Effect:

@@ -30,6 +30,7 @@ from feature_repo.views import (
     NUMERIC_FIELDS,
     PRODUCT_BEHAVIOR,
     PRODUCT_CATALOG,
+    SLOTS,
     USER_BEHAVIOR,
     View,
     input_hash,
@@ -146,7 +147,7 @@ class Arithmetic:
         return np.stack([_vector(len(text) / 10) for text in texts])
 
     async def encode_products(self, products: Sequence[ProductContent], version: int | None = None) -> ContentVectors:
-        content = np.zeros((len(products), len(MODALITIES), 32), np.float32)
+        content = np.zeros((len(products), len(SLOTS), 32), np.float32)
         mask = np.zeros((len(products), len(MODALITIES)), np.float32)
         for row, product in enumerate(products):
             self.encoded.append(product.product_id)

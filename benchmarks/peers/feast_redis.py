@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from feature_repo import definitions
 from feature_repo.reading import Snapshot
-from feature_repo.views import MODALITIES, NUMERIC_FIELDS, UNKNOWN, View
+from feature_repo.views import EMBEDDING_DIM, LIKENESS, LIKENESS_DIM, MODALITIES, NUMERIC_FIELDS, UNKNOWN, View
 from serving.requests import ScoreRequest
 
 #: Feast's rows lie in a database of their own of the same Redis
@@ -71,6 +71,8 @@ def numbers_of(columns: dict[str, list[Any]], request: ScoreRequest) -> None:
         request.numeric[:, place] = [unknown if value is None else value for value in columns[name]]
     for place, name in enumerate(MODALITIES):
         request.content[:, place] = _vectors(columns[name], request.content.shape[2])
+    wide = _vectors(columns["likeness"], LIKENESS_DIM)
+    request.content[:, LIKENESS] = wide.reshape(len(wide), len(LIKENESS), EMBEDDING_DIM)
     request.mask[:] = _vectors(columns["mask"], len(MODALITIES))
 
 

@@ -90,7 +90,7 @@ def request(nets: Nets, shop: Shop, lists: Sequence[RankedList]) -> ScoreRequest
 
 
 def encode(encoder: ProductEncoder, shop: Shop) -> Floats:
-    """Content vectors [P, M, D] of the whole catalogue."""
+    """Content vectors [P, S, D] of the whole catalogue."""
     products = shop.prepared_at(encoder.image_size)
     parts: list[Tensor] = []
     with torch.inference_mode():
@@ -109,7 +109,7 @@ def encode_queries(encoder: QueryEncoder, queries: Sequence[str]) -> Floats:
 
 
 def users(shop: Shop, content: Floats, lists: Sequence[RankedList]) -> Floats:
-    """User vectors [Q, U] from the content vectors [P, M, D]; a product without content says nothing about a taste."""
+    """User vectors [Q, U] from the content vectors [P, S, D]; a product without content says nothing about a taste."""
     vectors = zip(shop.products, content, strict=True)
     contents = {product.product_id: vector for product, vector in vectors if vector.any()}
     return np.stack([user_vector(one.history, contents, shop.click_rates) for one in lists])

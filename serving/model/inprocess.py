@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, SLOTS
 from serving.errors import ScorerUnavailable
 from serving.model.bundle import REPOSITORY, load, weights_file
 from serving.preprocess import MediaLimits, portions, prepare_products, prepare_texts
@@ -32,7 +32,7 @@ class InProcessScorer:
     async def encode_products(self, products: Sequence[ProductContent], version: int | None = None) -> ContentVectors:
         """Content vectors, or BadMedia that names the first product whose medium cannot be decoded."""
         net = self._net("product_encoder", version)
-        content = [np.zeros((0, len(MODALITIES), EMBEDDING_DIM), np.float32)]
+        content = [np.zeros((0, len(SLOTS), EMBEDDING_DIM), np.float32)]
         masks = [np.zeros((0, len(MODALITIES)), np.float32)]
         for portion in portions(products, net.image_size):
             some = prepare_products(portion, self._limits, net.image_size)

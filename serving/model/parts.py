@@ -1,15 +1,17 @@
 """The parts of a row -> one vector each: every content modality, price, sales, clicks, retrieval.
 
-N rows, Q queries, D = EMBEDDING_DIM, U = USER_DIM, M modalities, F = len(NUMERIC_FIELDS), K = len(PARTS), H = PART_DIM.
+N rows, Q queries, D = EMBEDDING_DIM, U = USER_DIM, M modalities, S = len(SLOTS), T = len(TASTE_SLOTS),
+F = len(NUMERIC_FIELDS), K = len(PARTS), H = PART_DIM.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, TASTES
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, SLOTS, TASTE_SLOTS, TASTES
 from serving.model.config import ModelConfig
 from serving.model.live_numbers import Numbers, inputs_of, priced
 from serving.requests import PARTS
@@ -53,7 +55,7 @@ class Parts(nn.Module):
         retrieval: Tensor,
         set_index: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """query [Q, D], user [Q, U], content [N, M, D], mask [N, M], numeric [N, F] raw, retrieval [N], set_index [N]
+        """query [Q, D], user [Q, U], content [N, S, D], mask [N, M], numeric [N, F] raw, retrieval [N], set_index [N]
         int64 -> vectors [N, K, H], there [N, K] 1 or 0"""
         always = torch.ones_like(retrieval)
         there = torch.cat((mask, torch.stack((priced(numeric), always, always, always), 1)), 1)
@@ -76,13 +78,15 @@ class ContentParts(nn.Module):
     """Content vectors, and how well they match what was asked for and the taste of who asks."""
 
     tasted: Tensor
+    whose: Tensor
 
     def __init__(self, own: bool = True) -> None:
         """`own`: vectors speak by themselves; else by their matches only."""
         super().__init__()
         modalities, matches = len(MODALITIES), 2
         self.own = own
-        self.register_buffer("tasted", torch.tensor([MODALITIES.index(name) for name in TASTES]), persistent=False)
+        self.register_buffer("tasted", torch.tensor(TASTE_SLOTS), persistent=False)
+        self.register_buffer("whose", _whose(MODALITIES), persistent=False)
         if own:
             self.project = nn.Parameter(torch.randn(modalities, EMBEDDING_DIM, PART_DIM) / EMBEDDING_DIM**0.5)
         self.usual = UsualSize(modalities, matches)
@@ -97,15 +101,14 @@ class ContentParts(nn.Module):
         hidden = F.gelu(torch.baddbmm(known.index_select(0, set_index).transpose(0, 1), matches, self.match_hidden))
         if not self.own:
             return torch.bmm(hidden, self.match_out)
-        vectors = torch.bmm(content.transpose(0, 1), self.project)
+        vectors = torch.bmm(content.transpose(0, 1)[: len(MODALITIES)], self.project)
         return torch.baddbmm(vectors, hidden, self.match_out)
 
     def _matches(self, query: Tensor, user: Tensor, content: Tensor, set_index: Tensor) -> Tensor:
         """[N, M, 2] <query, content> and <taste, content>, 0 in what users have no taste in."""
-        own = user[:, :-USER_FACTS].reshape(len(user), len(TASTES), EMBEDDING_DIM)
-        taste = user.new_zeros(len(user), len(MODALITIES), EMBEDDING_DIM).index_copy(1, self.tasted, own)
-        asked = (content @ query.index_select(0, set_index).unsqueeze(2)).squeeze(2)
-        return torch.stack((asked, (content * taste.index_select(0, set_index)).sum(2)), 2)
+        asked = (content[:, : len(MODALITIES)] @ query.index_select(0, set_index).unsqueeze(2)).squeeze(2)
+        liked = _liked(user, content.index_select(1, self.tasted), set_index) @ self.whose
+        return torch.stack((asked, liked), 2)
 
 
 class UsualSize(nn.Module):
@@ -176,12 +179,16 @@ class JointTaste(nn.Module):
     """
 
     tasted: Tensor
+    whose: Tensor
+    there: Tensor
     counters: Tensor
 
     def __init__(self, parts: list[str]) -> None:
         super().__init__()
         counters = [column for column, part in enumerate(parts) if part in COUNTERS]
-        self.register_buffer("tasted", torch.tensor([MODALITIES.index(name) for name in TASTES]), persistent=False)
+        self.register_buffer("tasted", torch.tensor(TASTE_SLOTS), persistent=False)
+        self.register_buffer("whose", _whose(TASTES), persistent=False)
+        self.register_buffer("there", torch.tensor([MODALITIES.index(name) for name in TASTES]), persistent=False)
         self.register_buffer("counters", torch.tensor(counters), persistent=False)
         self.usual = UsualSize(len(TASTES))
         self.matched = nn.Linear(len(TASTES) + USER_FACTS, HIDDEN)
@@ -206,6 +213,16 @@ class JointTaste(nn.Module):
 
     def _matches(self, user: Tensor, content: Tensor, mask: Tensor, set_index: Tensor) -> Tensor:
         """[N, len(TASTES)] <taste, content>, 0 where a modality is missing."""
-        tastes = user[:, :-USER_FACTS].reshape(len(user), len(TASTES), EMBEDDING_DIM).index_select(0, set_index)
-        vectors = content.detach().index_select(1, self.tasted)
-        return (vectors * tastes).sum(2) * mask.index_select(1, self.tasted)
+        liked = _liked(user, content.detach().index_select(1, self.tasted), set_index)
+        return liked @ self.whose * mask.index_select(1, self.there)
+
+
+def _liked(user: Tensor, vectors: Tensor, set_index: Tensor) -> Tensor:
+    """vectors [N, T, D] of TASTE_SLOTS -> [N, T] <taste, vector>, slot by slot"""
+    tastes = user[:, :-USER_FACTS].reshape(len(user), len(TASTE_SLOTS), EMBEDDING_DIM)
+    return (vectors * tastes.index_select(0, set_index)).sum(2)
+
+
+def _whose(modalities: Sequence[str]) -> Tensor:
+    """[T, len(modalities)] 1 where a slot of TASTE_SLOTS belongs to a modality, 0 elsewhere."""
+    return torch.tensor([[float(SLOTS[slot] == name) for name in modalities] for slot in TASTE_SLOTS])

@@ -53,7 +53,7 @@ class Ranker(nn.Module):
         retrieval: Tensor,
         set_index: Tensor,
     ) -> Tensor:
-        """query [Q, D], user [Q, U], content [N, M, D], mask [N, M], numeric [N, F] raw, retrieval [N],
+        """query [Q, D], user [Q, U], content [N, S, D], mask [N, M], numeric [N, F] raw, retrieval [N],
         set_index [N] -> logit [N]"""
         given = (query, user, content, mask, numeric, retrieval, set_index)
         return torch.cat([_score(self.fusion.fuse(*seen), direction) for seen, direction in self._blocks(*given)])

@@ -4,7 +4,7 @@ Decoding strangers' bytes happens here, in the worker, under limits; the nets se
 deterministic, so a content row can be made again from its content.
 
     text.py            text of any language -> ids of hashed pieces                          (pure)
-    attributes.py      brand, category and attributes -> ids of hashed name=value pieces     (pure)
+    attributes.py      brand, category and attributes -> ids of hashed name=value pieces, numbers (pure)
     limits.py          how large a medium may be
     image.py           picture bytes -> pixels
     video.py           video bytes -> frames, by a child process
@@ -17,7 +17,14 @@ deterministic, so a content row can be made again from its content.
     products.py        products -> what the product encoder reads; is a medium good?
 """
 
-from serving.preprocess.attributes import ATTRIBUTE_BUCKETS, ATTRIBUTE_LENGTH, attribute_ids
+from serving.preprocess.attributes import (
+    ATTRIBUTE_BUCKETS,
+    ATTRIBUTE_LENGTH,
+    ATTRIBUTE_NUMBERS,
+    NUMBER_PIECES,
+    attribute_ids,
+    attribute_numbers,
+)
 from serving.preprocess.audio import AUDIO_FRAMES, MELS, decode_audio
 from serving.preprocess.image import IMAGE_SIZE, decode_image
 from serving.preprocess.limits import MediaLimits
@@ -28,15 +35,18 @@ from serving.preprocess.video import FRAMES, decode_video
 __all__ = [
     "ATTRIBUTE_BUCKETS",
     "ATTRIBUTE_LENGTH",
+    "ATTRIBUTE_NUMBERS",
     "AUDIO_FRAMES",
     "FRAMES",
     "IMAGE_SIZE",
     "MELS",
+    "NUMBER_PIECES",
     "TEXT_BUCKETS",
     "TEXT_LENGTH",
     "MediaLimits",
     "PreparedProducts",
     "attribute_ids",
+    "attribute_numbers",
     "check_medium",
     "decode_audio",
     "decode_image",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feature_repo.views import MODALITIES
 from serving.errors import BadMedia
-from serving.preprocess.attributes import prepare_attributes
+from serving.preprocess.attributes import prepare_attributes, prepare_numbers
 from serving.preprocess.audio import AUDIO_FRAMES, MELS, decode_audio
 from serving.preprocess.image import IMAGE_SIZE, decode_image
 from serving.preprocess.limits import MediaLimits
@@ -34,6 +34,7 @@ class PreparedProducts:
 
     text_ids: NDArray[np.int32]  # [N, TEXT_LENGTH]
     attribute_ids: NDArray[np.int32]  # [N, ATTRIBUTE_LENGTH]
+    attribute_numbers: NDArray[np.float32]  # [N, ATTRIBUTE_NUMBERS], NaN where there is none
     image: NDArray[np.uint8]  # [I, S, S, 3], I = sum of mask[:, image]
     video: NDArray[np.uint8]  # [V, FRAMES, S, S, 3]
     audio: NDArray[np.float32]  # [W, MELS, AUDIO_FRAMES]
@@ -46,7 +47,9 @@ class PreparedProducts:
         for name, column in (("image", _IMAGE), ("video", _VIDEO), ("audio", _AUDIO)):
             places = np.cumsum(self.mask[:, column], dtype=np.int64) - 1
             media[name] = getattr(self, name)[places[rows][mask[:, column] > 0]]
-        return PreparedProducts(self.text_ids[rows], self.attribute_ids[rows], **media, mask=mask)
+        return PreparedProducts(
+            self.text_ids[rows], self.attribute_ids[rows], self.attribute_numbers[rows], **media, mask=mask
+        )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """By the names of the product encoder's inputs, in their order."""
@@ -77,6 +80,7 @@ def prepare_products(
     return PreparedProducts(
         text_ids,
         attribute_ids,
+        prepare_numbers(products),
         image=_stacked(decoded["image"], (image_size, image_size, 3), np.uint8),
         video=_stacked(decoded["video"], (FRAMES, image_size, image_size, 3), np.uint8),
         audio=_stacked(decoded["audio"], (MELS, AUDIO_FRAMES), np.float32),

@@ -20,6 +20,7 @@ from feature_repo.views import (
     PRICE_COLUMNS,
     PRICE_FIELDS,
     PRODUCT_CATALOG,
+    SLOTS,
     UNKNOWN,
     USER_DIM,
 )
@@ -81,7 +82,7 @@ class Expectations:
         self._scorer = scorer
         self._fetch = fetch
         self._limits = limits
-        #: product -> (encoder, content, vectors [M, D], mask [M])
+        #: product -> (encoder, content, vectors [S, D], mask [M])
         self._encoded: dict[str, tuple[int, dict[str, object], Floats, Floats]] = {}
 
     async def of(self, replay: Replay) -> dict[str, Expectation]:
@@ -168,7 +169,7 @@ class Expectations:
                 )
         numeric[:, PRICE_COLUMNS] = ints[:, _PRICES]
         await self._encode(replay, products, encoder)
-        content = np.zeros((count, len(MODALITIES), EMBEDDING_DIM), np.float32)
+        content = np.zeros((count, len(SLOTS), EMBEDDING_DIM), np.float32)
         mask = np.zeros((count, len(MODALITIES)), np.float32)
         for row, product_id in enumerate(products):
             if product_id in self._encoded:

@@ -177,7 +177,7 @@ async def test_a_service_reads_all_that_the_ranker_reads(feast_store: FeatureSto
         await served.numbered(view, "a")
     service = feast_store.get_feature_service("ranker_v1")
     answer = feast_store.get_online_features(service, [{"product_id": "a"}]).to_dict()
-    assert set(answer) == {"product_id", *NUMERIC_FIELDS, "stock", "delisted", *MODALITIES, "mask"}
+    assert set(answer) == {"product_id", *NUMERIC_FIELDS, "stock", "delisted", *MODALITIES, "likeness", "mask"}
     assert service.tags == {"input_hash": input_hash()}
 
 

@@ -1,5 +1,6 @@
 """Untrained rankers of every form, and requests for them."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, USER_DIM
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, SLOTS, USER_DIM
 from serving.model.config import FusionForm, ModelConfig
 from serving.model.ranker import Ranker
 from serving.requests import ScoreRequest
@@ -55,12 +56,18 @@ def a_request(rows: int, sets: int = 3, seed: int = 0) -> ScoreRequest:
     return ScoreRequest(
         query=units(sets, EMBEDDING_DIM),
         user=units(sets, USER_DIM),
-        content=units(rows, len(MODALITIES), EMBEDDING_DIM),
+        content=units(rows, len(SLOTS), EMBEDDING_DIM),
         mask=random.integers(0, 2, (rows, len(MODALITIES))).astype(np.float32),
         numeric=numeric,
         retrieval=random.random(rows).astype(np.float32) * 5,
         set_index=random.integers(0, sets, rows).astype(np.int32),
     )
+
+
+def with_rubbish(request: ScoreRequest) -> ScoreRequest:
+    """The same, with numbers in the slots of modalities that are masked."""
+    there = request.mask[:, [MODALITIES.index(name) for name in SLOTS], None] > 0
+    return replace(request, content=np.where(there, request.content, np.float32(9)))
 
 
 def tensors_of(request: ScoreRequest) -> list[Tensor]:

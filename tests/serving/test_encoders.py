@@ -1,6 +1,6 @@
 """Each encoder learns, in seconds, a task that only it can solve; and the product tower puts them side by side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 import numpy as np
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES
+from feature_repo.events import Attribute
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, SLOTS
 from serving.datasets.drawing import COLOURS, OUTLINES, draw
 from serving.datasets.shirts import COLOUR_NAMES
 from serving.model.config import ModelConfig, TextForm
@@ -21,11 +22,13 @@ from serving.model.encoders.text import TextEncoder
 from serving.model.encoders.video import VideoEncoder
 from serving.preprocess import (
     ATTRIBUTE_LENGTH,
+    ATTRIBUTE_NUMBERS,
     AUDIO_FRAMES,
     FRAMES,
     MELS,
     PreparedProducts,
     attribute_ids,
+    attribute_numbers,
     decode_image,
     prepare_products,
     prepare_texts,
@@ -221,37 +224,87 @@ def labelled(seed: int, count: int, name: str, value: Callable[[int], str | floa
     return torch.from_numpy(np.stack(ids)), torch.tensor(labels)
 
 
+class ByIds(nn.Module):
+    """The unit vectors of an encoder that no catalogue has been shown to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = AttributesEncoder()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        vectors: Tensor = self.encoder(ids, torch.full((len(ids), ATTRIBUTE_NUMBERS), torch.nan))[0]
+        return vectors
+
+
+def catalogue(products: Sequence[Mapping[str, Attribute]]) -> tuple[Tensor, Tensor]:
+    """Ids and numbers of products."""
+    ids = np.stack([attribute_ids("Acme", [], one) for one in products])
+    return torch.from_numpy(ids), torch.from_numpy(np.stack([attribute_numbers(one) for one in products]))
+
+
+def nearest(vectors: Tensor) -> Tensor:
+    """[N] which other one points the same way most nearly."""
+    units = F.normalize(vectors, dim=1)
+    return (units @ units.T).fill_diagonal_(-1).argmax(1)
+
+
 def test_an_attribute_that_no_text_names_is_known() -> None:
     """The value alone says nothing: other attributes have it, too."""
     taught, asked = (labelled(seed, 300, "material", lambda label: FABRICS[label]) for seed in (1, 2))
-    assert accuracy(AttributesEncoder(), taught, asked) > 0.85
+    assert accuracy(ByIds(), taught, asked) > 0.85
 
 
 def test_numbers_near_each_other_are_alike() -> None:
     random = Random(3)
     taught, asked = (labelled(n, 300, "weight", lambda label: random.uniform(10, 14) * 3**label) for n in (1, 2))
-    assert accuracy(AttributesEncoder(), taught, asked) > 0.85
+    assert accuracy(ByIds(), taught, asked) > 0.85
 
 
 def test_products_that_share_rare_attributes_are_alike_before_anything_is_learned() -> None:
     """Every product has one attribute in common with all others, and one with a single other."""
-    ids = np.stack([attribute_ids("Acme", [], {"cast": f"actor {n // 2}", "serial": n}) for n in range(60)])
+    given = catalogue([{"cast": f"actor {n // 2}", "serial": f"no {n}"} for n in range(60)])
     encoder = AttributesEncoder()
-    encoder.fit(torch.from_numpy(ids))
+    encoder.fit(*given)
     with torch.inference_mode():
-        alike = encoder(torch.from_numpy(ids))
-    nearest = (alike @ alike.T).fill_diagonal_(-1).argmax(1)
-    assert float((nearest == torch.arange(60) ^ 1).float().mean()) > 0.9
+        for alike in encoder(*given):
+            assert float((nearest(alike) == torch.arange(60) ^ 1).float().mean()) > 0.9
+
+
+def test_products_whose_numbers_are_near_each_other_are_alike() -> None:
+    """Years that no two products share, in two clusters; a name that the catalogue did not know changes nothing."""
+    years = [1900.25 + n / 7 + 90 * (n % 2) for n in range(40)]
+    encoder = AttributesEncoder()
+    encoder.fit(*catalogue([{"year": year} for year in years]))
+    with torch.inference_mode():
+        _, likeness = encoder(*catalogue([{"year": year} for year in (1903.0, 1901.0, 1992.0, 1994.0)]))
+        _, stranger = encoder(*catalogue([{"year": 1903.0, "weight": 7.0}]))
+    assert nearest(likeness).tolist() == [1, 0, 3, 2]
+    torch.testing.assert_close(stranger[0], likeness[0])
+
+
+def test_likeness_of_a_catalogue_is_as_long_as_one_and_the_same_every_time() -> None:
+    given = catalogue([{"cast": f"actor {n // 3}", "year": 1900 + n} for n in range(90)])
+    found = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        encoder = AttributesEncoder()
+        encoder.fit(*given)
+        with torch.inference_mode():
+            found.append(encoder(*given)[1])
+    assert float(found[0].square().sum(1).mean()) == pytest.approx(1, abs=1e-3)
+    assert torch.equal(*found)
 
 
 def test_a_catalogue_without_attributes_teaches_none() -> None:
     encoder = AttributesEncoder()
-    encoder.fit(torch.zeros(5, ATTRIBUTE_LENGTH, dtype=torch.int32))
+    nothing = torch.full((5, ATTRIBUTE_NUMBERS), torch.nan)
+    encoder.fit(torch.zeros(5, ATTRIBUTE_LENGTH, dtype=torch.int32), nothing)
     unseen = torch.from_numpy(np.stack([attribute_ids(brand, [], {}) for brand in ("Acme", "Ajax", "")]))
     with torch.inference_mode():
-        one, other, none = encoder(unseen)
+        (one, other, none), likeness = encoder(unseen, nothing[:3])
     assert one @ other < 0.9
     assert not none.any()
+    assert not likeness.any()
 
 
 # --- the tower ------------------------------------------------------------------------------------------------------
@@ -270,6 +323,7 @@ def products() -> PreparedProducts:
     return PreparedProducts(
         bare.text_ids,
         bare.attribute_ids,
+        bare.attribute_numbers,
         image=random.integers(0, 256, (images, 64, 64, 3), np.uint8),
         video=random.integers(0, 256, (videos, FRAMES, 64, 64, 3), np.uint8),
         audio=random.uniform(-1, 1, (sounds, MELS, AUDIO_FRAMES)).astype(np.float32),
@@ -285,8 +339,8 @@ def encoded(encoder: ProductEncoder, products: PreparedProducts) -> Tensor:
 
 def test_what_is_missing_is_zeros_and_what_is_there_a_unit_vector(products: PreparedProducts) -> None:
     content = encoded(ProductEncoder(ModelConfig()), products)
-    assert content.shape == (12, len(MODALITIES), EMBEDDING_DIM)
-    np.testing.assert_allclose(content.norm(dim=2), products.mask, atol=1e-5)
+    assert content.shape == (12, len(SLOTS), EMBEDDING_DIM)
+    np.testing.assert_allclose(content[:, : len(MODALITIES)].norm(dim=2), products.mask, atol=1e-5)
 
 
 @pytest.mark.parametrize("text", ["pieces", "transformer", "bilstm"])
@@ -303,7 +357,7 @@ def test_another_order_gives_the_same_rows(products: PreparedProducts, text: Tex
 def test_nothing_gives_nothing(text: TextForm, size: int) -> None:
     config = ModelConfig(text=text, image_size=size)
     nothing = prepare_products([], image_size=size)
-    assert encoded(ProductEncoder(config), nothing).shape == (0, len(MODALITIES), EMBEDDING_DIM)
+    assert encoded(ProductEncoder(config), nothing).shape == (0, len(SLOTS), EMBEDDING_DIM)
     assert QueryEncoder(config)(torch.from_numpy(nothing.text_ids)).shape == (0, EMBEDDING_DIM)
 
 

@@ -16,14 +16,17 @@ from serving.errors import BadMedia
 from serving.preprocess import (
     ATTRIBUTE_BUCKETS,
     ATTRIBUTE_LENGTH,
+    ATTRIBUTE_NUMBERS,
     AUDIO_FRAMES,
     FRAMES,
     IMAGE_SIZE,
     MELS,
+    NUMBER_PIECES,
     TEXT_BUCKETS,
     TEXT_LENGTH,
     MediaLimits,
     attribute_ids,
+    attribute_numbers,
     check_medium,
     decode_image,
     portions,
@@ -141,7 +144,29 @@ def pieces(**attributes: Attribute) -> set[int]:
 
 
 def test_attribute_ids_are_the_same_in_every_process() -> None:
-    assert attribute_ids("Acme", ["tops"], {"颜色": "红色"})[:4].tolist() == [8041, 2582, 4885, 0]
+    assert attribute_ids("Acme", ["tops"], {"颜色": "红色"})[:4].tolist() == [14390, 23356, 12266, 0]
+
+
+@given(st.dictionaries(st.text(max_size=20), ATTRIBUTES, max_size=64))
+def test_any_attributes_become_numbers(attributes: dict[str, Attribute]) -> None:
+    numbers = attribute_numbers(attributes)
+    assert numbers.shape == (ATTRIBUTE_NUMBERS,)
+    assert numbers.dtype == np.float32
+    assert not np.isinf(numbers).any()
+    turned = dict(reversed(attributes.items()))
+    np.testing.assert_array_equal(attribute_numbers(turned), numbers)
+
+
+def test_numbers_stand_at_their_names_on_a_logarithmic_scale() -> None:
+    numbers = attribute_numbers({"year": 1994, "change": -9, "genre": "drama", "new": True, "votes": None})
+    there = numbers[np.isfinite(numbers)]
+    np.testing.assert_allclose(sorted(there), [-np.log(10), np.log(1995)], rtol=1e-6)
+    np.testing.assert_array_equal(np.isfinite(attribute_numbers({"YEAR ": 7, "change": 0})), np.isfinite(numbers))
+
+
+def test_pieces_of_numbers_have_ids_of_their_own() -> None:
+    assert min(pieces(year=1994)) >= NUMBER_PIECES
+    assert max(pieces(genre="drama", new=True)) < NUMBER_PIECES
 
 
 def test_the_order_of_attributes_makes_no_difference() -> None:

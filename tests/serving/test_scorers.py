@@ -2,13 +2,12 @@
 
 import shutil
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, SLOTS
 from serving.datasets.clips import video_bytes, wav_bytes
 from serving.errors import BadMedia, ScorerUnavailable
 from serving.model.bundle import save, untrained, weights_file
@@ -19,7 +18,7 @@ from serving.requests import CONTRIBUTIONS, ProductContent, Scorer, empty_reques
 from serving.scorer import SCORED_ROWS, TritonScorer
 from streams.local.triton_server import TritonServer
 from tests.parts import TRITON_READY_TIMEOUT_S, running
-from tests.serving.rankers import a_request, some_rows
+from tests.serving.rankers import a_request, some_rows, with_rubbish
 from tests.serving.test_preprocess import picture
 
 ENCODERS = ("product_encoder", "query_encoder")
@@ -94,7 +93,7 @@ async def test_what_is_masked_has_no_part(scorer: Scorer) -> None:
     assert scores.contributions is not None
     parts = scores.contributions[:, : len(MODALITIES)]
     assert not parts[request.mask == 0].any()
-    other = replace(request, content=np.where(request.mask[..., None] > 0, request.content, np.float32(9)))
+    other = with_rubbish(request)
     np.testing.assert_array_equal((await scorer.score(other)).logit, scores.logit)
 
 
@@ -104,7 +103,7 @@ async def test_an_unknown_product_gets_a_score(scorer: Scorer) -> None:
 
 async def test_products_are_unit_vectors_where_the_mask_is_one(scorer: Scorer) -> None:
     vectors = await scorer.encode_products(PRODUCTS)
-    assert vectors.content.shape == (len(PRODUCTS), len(MODALITIES), EMBEDDING_DIM)
+    assert vectors.content.shape == (len(PRODUCTS), len(SLOTS), EMBEDDING_DIM)
     assert vectors.mask.tolist() == [
         [1, 1, 0, 0, 1],
         [1, 1, 0, 0, 0],
@@ -113,7 +112,7 @@ async def test_products_are_unit_vectors_where_the_mask_is_one(scorer: Scorer) -
         [1, 0, 0, 1, 1],
         [0, 0, 1, 1, 0],
     ]
-    np.testing.assert_allclose(np.linalg.norm(vectors.content, axis=2), vectors.mask, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(vectors.content[:, : len(MODALITIES)], axis=2), vectors.mask, atol=1e-5)
 
 
 async def test_encoding_a_product_alone_gives_the_same_vector(scorer: Scorer) -> None:
@@ -138,7 +137,7 @@ async def test_more_products_than_one_call_takes(scorer: Scorer) -> None:
 
 
 async def test_nothing_to_encode(scorer: Scorer) -> None:
-    assert (await scorer.encode_products([])).content.shape == (0, len(MODALITIES), EMBEDDING_DIM)
+    assert (await scorer.encode_products([])).content.shape == (0, len(SLOTS), EMBEDDING_DIM)
     assert (await scorer.encode_queries([])).shape == (0, EMBEDDING_DIM)
 
 

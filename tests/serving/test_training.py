@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, input_hash
+from feature_repo.views import EMBEDDING_DIM, NUMERIC_FIELDS, SLOTS, USER_DIM, input_hash
 from serving.errors import BundleMismatch, ServingError
 from serving.model.bundle import REPOSITORY, bundle_of, load, read_header, weights_file
 from serving.model.evaluate import MASKS, mean_ndcg
@@ -17,6 +17,7 @@ from serving.model.training.config import TrainConfig
 from serving.model.training.course import train
 from serving.model.training.fitting import Progress
 from serving.model.training.report import TrainReport
+from serving.preprocess import ATTRIBUTE_NUMBERS
 from serving.requests import CONTRIBUTIONS, MODELS
 from serving.scorer import TritonScorer
 from streams.local.triton_server import TritonServer
@@ -172,9 +173,11 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "name", "dims"),
     [
-        ("product_encoder", "content", f"-1, {len(MODALITIES)}, {EMBEDDING_DIM}"),
+        ("product_encoder", "attribute_numbers", f"-1, {ATTRIBUTE_NUMBERS}"),
+        ("product_encoder", "content", f"-1, {len(SLOTS)}, {EMBEDDING_DIM}"),
         ("query_encoder", "query", f"-1, {EMBEDDING_DIM}"),
-        ("ranker", "content", f"-1, {len(MODALITIES)}, {EMBEDDING_DIM}"),
+        ("ranker", "user", f"-1, {USER_DIM}"),
+        ("ranker", "content", f"-1, {len(SLOTS)}, {EMBEDDING_DIM}"),
         ("ranker", "numeric", f"-1, {len(NUMERIC_FIELDS)}"),
         ("ranker", "contributions", f"-1, {len(CONTRIBUTIONS)}"),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from feature_repo.row_store import _SHA, _WRITE, KEEP, RowStore
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS
+from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, SLOTS
 from serving.errors import ScorerUnavailable
 from serving.requests import CONTRIBUTIONS, ContentVectors, Floats, ProductContent, ScoreRequest, Scores
 from streams.emitting import Outbound
@@ -290,7 +290,7 @@ class FakeScorer:
 
     async def encode_products(self, products: Sequence[ProductContent], version: int | None = None) -> ContentVectors:
         await self._answer()
-        content = np.zeros((len(products), len(MODALITIES), EMBEDDING_DIM), np.float32)
+        content = np.zeros((len(products), len(SLOTS), EMBEDDING_DIM), np.float32)
         mask = np.zeros((len(products), len(MODALITIES)), np.float32)
         for row, product in enumerate(products):
             content[row, MODALITIES.index("text")] = word_vector(product.text)

@@ -18,6 +18,7 @@ from feature_repo.views import (
     PRODUCT_BEHAVIOR,
     PRODUCT_CATALOG,
     PRODUCT_CONTENT,
+    SLOTS,
     USER_BEHAVIOR,
     input_hash,
 )
@@ -80,7 +81,7 @@ def behavior_row(product: str, offset: int, *, sales_1h: float = 0, as_of: int =
 
 
 def content_row(product: str, offset: int, *, text: str = "") -> Change:
-    vectors = np.zeros((len(MODALITIES), EMBEDDING_DIM), np.float32)
+    vectors = np.zeros((len(SLOTS), EMBEDDING_DIM), np.float32)
     mask = np.zeros(len(MODALITIES), np.float32)
     vectors[MODALITIES.index("text")], mask[MODALITIES.index("text")] = word_vector(text), bool(text)
     blob = pack_row(

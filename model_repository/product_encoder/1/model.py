@@ -9,9 +9,9 @@ from torch import Tensor
 from feature_repo.views import MODALITIES
 from serving.model.backend import TorchModel
 from serving.model.encoders import ProductEncoder
-from serving.preprocess import AUDIO_FRAMES, FRAMES, MELS, attribute_ids, text_ids
+from serving.preprocess import AUDIO_FRAMES, FRAMES, MELS, attribute_ids, attribute_numbers, text_ids
 
-INPUTS = ("text_ids", "attribute_ids", "image", "video", "audio", "mask")
+INPUTS = ("text_ids", "attribute_ids", "attribute_numbers", "image", "video", "audio", "mask")
 
 
 class TritonPythonModel(TorchModel):
@@ -26,6 +26,7 @@ class TritonPythonModel(TorchModel):
         self.prove(
             torch.from_numpy(text_ids("白色T恤 white t-shirt")).unsqueeze(0),
             torch.from_numpy(attribute_ids("brand", ["tops"], {"size": 42})).unsqueeze(0),
+            torch.from_numpy(attribute_numbers({"size": 42})).unsqueeze(0),
             torch.full((1, size, size, 3), 255, dtype=torch.uint8),
             torch.full((1, FRAMES, size, size, 3), 255, dtype=torch.uint8),
             torch.zeros(1, MELS, AUDIO_FRAMES),

@@ -1,6 +1,6 @@
-"""Hashed name=value ids -> a unit vector: brand, category and attributes, whatever they are called.
+"""Hashed name=value ids and numbers -> what a product is called by, and which others it is like, whatever that is.
 
-N products, A places, B = ATTRIBUTE_BUCKETS, D = EMBEDDING_DIM.
+N products, A places, J numbers, B = ATTRIBUTE_BUCKETS, D = EMBEDDING_DIM, W = LIKENESS_DIM.
 """
 
 from typing import Final
@@ -11,59 +11,109 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feature_repo.views import EMBEDDING_DIM
-from serving.preprocess import ATTRIBUTE_BUCKETS
+from feature_repo.views import EMBEDDING_DIM, LIKENESS_DIM
+from serving.preprocess import ATTRIBUTE_BUCKETS, ATTRIBUTE_NUMBERS, NUMBER_PIECES
 
 #: signs in the code of a piece
 CODE: Final = 128
 #: a piece of fewer products makes none of them alike
 SHARED_BY: Final = 2
+#: pieces that make products alike, the most frequent ones
+KNOWN: Final = 8_192
 #: products that a catalogue is judged by: bounds the memory of `fit`
 JUDGED: Final = 8_000
+#: numbers count for this much of what the pieces of texts do, and none for more than as many standard deviations
+NUMBERS: Final = 0.4
+FAR: Final = 3.0
 
 
 class AttributesEncoder(nn.Module):
-    """A bag of pieces, read twice: in directions taken from a catalogue, in which products that share rare pieces are
-    alike, and in codes of random signs (Achlioptas 2003), in which any two pieces can be told apart, seen or not.
+    """Likeness is taken from a catalogue: products that share rare pieces, or whose numbers are near each other, point
+    the same way. It is not moved by clicks; a learned vector for each piece would be learned by heart.
 
-    Neither is moved by clicks; learned is one projection for all pieces. A learned vector for each would be learned by
-    heart.
+    The vector that meets a query is learned: one projection of likeness, and one of codes of random signs (Achlioptas
+    2003), in which any two pieces can be told apart, seen or not.
     """
 
+    row_of: Tensor
+    rarity: Tensor
     directions: Tensor
+    centre: Tensor
+    spread: Tensor
+    number_directions: Tensor
     codes: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("directions", torch.zeros(ATTRIBUTE_BUCKETS, EMBEDDING_DIM))
+        #: which row of the two tables behind a piece has, 0 for one that no catalogue knew
+        self.register_buffer("row_of", torch.zeros(ATTRIBUTE_BUCKETS, dtype=torch.int32))
+        self.register_buffer("rarity", torch.zeros(KNOWN + 1))
+        self.register_buffer("directions", torch.zeros(KNOWN + 1, LIKENESS_DIM))
+        self.register_buffer("centre", torch.zeros(ATTRIBUTE_NUMBERS))
+        #: 0 for a number that no catalogue knew to vary
+        self.register_buffer("spread", torch.zeros(ATTRIBUTE_NUMBERS))
+        self.register_buffer("number_directions", torch.zeros(ATTRIBUTE_NUMBERS, LIKENESS_DIM))
         self.register_buffer("codes", torch.from_numpy(_codes()), persistent=False)
-        self.of_directions = nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM, bias=False)
+        self.of_likeness = nn.Linear(LIKENESS_DIM, EMBEDDING_DIM, bias=False)
         self.of_codes = nn.Linear(CODE, EMBEDDING_DIM, bias=False)
-        nn.init.eye_(self.of_directions.weight)
+        nn.init.eye_(self.of_likeness.weight)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """ids [N, A] int -> [N, D]; zeros for a product without attributes."""
+    def forward(self, ids: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """ids [N, A] int, numbers [N, J] -> unit vectors [N, D], likeness [N, W]; zeros for a product without
+        attributes."""
         there = ids > 0
-        likeness = self.of_directions(_bag(self.directions, ids, there))
-        return F.normalize(likeness + self.of_codes(_bag(self.codes, ids, there)), dim=-1) * there.any(1, keepdim=True)
+        likeness = self._likeness(ids, numbers)
+        vectors = self.of_likeness(F.normalize(likeness, dim=-1)) + self.of_codes(_bag(self.codes, ids, there))
+        return F.normalize(vectors, dim=-1) * there.any(1, keepdim=True), likeness
+
+    def _likeness(self, ids: Tensor, numbers: Tensor) -> Tensor:
+        rows = self.row_of[ids.long()].long()
+        weights = F.normalize(self.rarity[rows], dim=1)
+        pieces = F.embedding_bag(rows, self.directions, mode="sum", per_sample_weights=weights)
+        return pieces + self._standard(numbers) @ self.number_directions
+
+    def _standard(self, numbers: Tensor) -> Tensor:
+        """numbers [N, J] in standard deviations of the catalogue, 0 for what is missing or was never seen to vary."""
+        standard = ((numbers - self.centre) / self.spread.clamp(min=1e-9)).clamp(-FAR, FAR)
+        return torch.where((self.spread > 0) & numbers.isfinite(), standard, 0.0)
 
     @torch.no_grad()
-    def fit(self, ids: Tensor) -> None:
-        """Take the directions from a catalogue [N, A], before anything is learned: latent semantic analysis (Deerwester
-        et al. 1990), the D directions in which products differ most, rare pieces counting more than frequent ones."""
-        ids = ids[:: -(-len(ids) // JUDGED) or 1].long()
-        bags = torch.zeros(len(ids), ATTRIBUTE_BUCKETS).scatter_(1, ids, 1.0)
-        bags[:, 0] = 0
-        products = bags.sum(0)
-        (known,) = torch.where(products >= SHARED_BY)
-        if len(known) == 0:
+    def fit(self, ids: Tensor, numbers: Tensor) -> None:
+        """Take likeness from a catalogue, ids [N, A] and numbers [N, J], before anything is learned: latent semantic
+        analysis (Deerwester et al. 1990), the W directions in which products differ most, rare pieces counting more
+        than frequent ones. Its vectors are 1 long in the root of the mean of their squares."""
+        some = slice(None, None, -(-len(ids) // JUDGED) or 1)
+        ids, numbers = ids[some].long(), numbers[some]
+        self._know(ids, numbers)
+        rows = self.row_of[ids].long()
+        bags = torch.zeros(len(ids), KNOWN + 1).scatter_(1, rows, F.normalize(self.rarity[rows], dim=1))
+        share = NUMBERS / max(1, int((self.spread > 0).sum())) ** 0.5
+        seen = torch.cat((bags, share * self._standard(numbers)), 1)
+        used = seen.any(0)
+        rank = min(LIKENESS_DIM, len(seen), int(used.sum()))
+        if rank == 0:
             return
-        rarity = torch.log((len(ids) + 1) / products[known])
-        bags = F.normalize(bags[:, known] * rarity, dim=1)
-        rank = min(EMBEDDING_DIM, *bags.shape)
-        _, _, directions = torch.svd_lowrank(bags, min(rank + 8, *bags.shape), niter=4)
-        self.directions.zero_()
-        self.directions[known, :rank] = rarity.unsqueeze(1) * directions[:, :rank]
+        left, sizes, right = torch.svd_lowrank(seen[:, used], min(rank + 8, len(seen), int(used.sum())), niter=4)
+        length = (left[:, :rank] * sizes[:rank]).square().sum(1).mean().sqrt()
+        directions = torch.zeros(seen.shape[1], LIKENESS_DIM)
+        directions[used, :rank] = right[:, :rank] / length
+        self.directions.copy_(directions[: KNOWN + 1])
+        self.number_directions.copy_(share * directions[KNOWN + 1 :])
+
+    def _know(self, ids: Tensor, numbers: Tensor) -> None:
+        """Which pieces of texts there are and how rare they are, and where numbers lie."""
+        products = torch.bincount(ids.flatten(), minlength=ATTRIBUTE_BUCKETS)[:NUMBER_PIECES]
+        products[0] = 0
+        (shared,) = torch.where(products >= SHARED_BY)
+        known = shared[products[shared].argsort(descending=True, stable=True)[:KNOWN]]
+        self.row_of.zero_()
+        self.row_of[known] = torch.arange(1, len(known) + 1, dtype=torch.int32)
+        self.rarity.zero_()
+        self.rarity[1 : len(known) + 1] = torch.log((len(ids) + 1) / products[known])
+        there = numbers.isfinite()
+        count = there.sum(0).clamp(min=1)
+        self.centre.copy_(torch.where(there, numbers, 0.0).sum(0) / count)
+        self.spread.copy_((torch.where(there, numbers - self.centre, 0.0).square().sum(0) / count).sqrt())
 
 
 def _bag(table: Tensor, ids: Tensor, there: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
-"""The product tower: what a product is -> one unit vector per modality.
+"""The product tower: what a product is -> one unit vector per modality, and likeness.
 
-N rows, D = EMBEDDING_DIM, M modalities in the order of MODALITIES.
+N rows, D = EMBEDDING_DIM, M modalities in the order of MODALITIES, S = len(SLOTS).
 """
 
 import torch
 from torch import Tensor, nn
 
-from feature_repo.views import EMBEDDING_DIM, MODALITIES
+from feature_repo.views import EMBEDDING_DIM, LIKENESS, MODALITIES, SLOTS
 from serving.model.config import ModelConfig
 from serving.model.encoders.attributes import AttributesEncoder
 from serving.model.encoders.audio import AudioEncoder
@@ -28,19 +28,29 @@ class ProductEncoder(nn.Module):
         self.audio = AudioEncoder()
 
     def forward(
-        self, text_ids: Tensor, attribute_ids: Tensor, image: Tensor, video: Tensor, audio: Tensor, mask: Tensor
+        self,
+        text_ids: Tensor,
+        attribute_ids: Tensor,
+        attribute_numbers: Tensor,
+        image: Tensor,
+        video: Tensor,
+        audio: Tensor,
+        mask: Tensor,
     ) -> Tensor:
-        """text_ids [N, L], attribute_ids [N, A], mask [N, M]; of the rows that have them, in order of row: image
-        [I, S, S, 3], video [V, T, S, S, 3], audio [W, MELS, AUDIO_FRAMES] -> content [N, M, D], zeros where the mask
-        is 0. S is `image_size`."""
+        """text_ids [N, L], attribute_ids [N, A], attribute_numbers [N, J], mask [N, M]; of the rows that have them, in
+        order of row: image [I, P, P, 3], video [V, T, P, P, 3], audio [W, MELS, AUDIO_FRAMES] -> content [N, S, D],
+        zeros where the mask is 0. P is `image_size`."""
+        attributes, likeness = self.attributes(attribute_ids, attribute_numbers)
         vectors = {
             "text": self.text(text_ids),
-            "attributes": self.attributes(attribute_ids),
+            "attributes": attributes,
             "image": _spread(self.image(image), _column(mask, "image")),
             "video": _spread(self._clips(video), _column(mask, "video")),
             "audio": _spread(self.audio(audio), _column(mask, "audio")),
         }
-        return torch.stack([vectors[name] for name in MODALITIES], 1) * mask.unsqueeze(-1)
+        wide = likeness.view(len(mask), len(LIKENESS), EMBEDDING_DIM)
+        content = torch.cat((torch.stack([vectors[name] for name in MODALITIES], 1), wide), 1)
+        return content * mask[:, [MODALITIES.index(name) for name in SLOTS]].unsqueeze(-1)
 
     def _clips(self, video: Tensor) -> Tensor:
         """video [V, T, S, S, 3] -> [V, D]"""

@@ -18,6 +18,7 @@ from feature_repo.views import MODALITIES
 from serving.model.evaluate import Nets
 from serving.model.suites.asking import Asking
 from serving.model.suites.rows import Row
+from serving.preprocess import ATTRIBUTE_NUMBERS
 from serving.requests import ScoreRequest
 
 ROWS: Final = (1_000, 10_000, 100_000)
@@ -108,6 +109,7 @@ def pictured(rows: int, size: int, device: torch.device) -> tuple[Tensor, ...]:
     made: dict[str, Tensor] = {
         "text_ids": torch.randint(1, 1_000, (rows, TEXT_LENGTH), dtype=torch.int32),
         "attribute_ids": torch.randint(1, 1_000, (rows, ATTRIBUTES), dtype=torch.int32),
+        "attribute_numbers": torch.rand(rows, ATTRIBUTE_NUMBERS),
         "image": torch.randint(0, 256, (rows, size, size, 3), dtype=torch.uint8),
         "mask": mask,
     }

@@ -24,7 +24,7 @@ UNASKED: Final = 0.05
 
 @dataclass(frozen=True)
 class Known:
-    """Vectors of a lesson that no step changes: `users` [L, U]; with frozen towers `content` [P, M, D] and `queries`
+    """Vectors of a lesson that no step changes: `users` [L, U]; with frozen towers `content` [P, S, D] and `queries`
     [L, D], too."""
 
     users: Floats
@@ -115,7 +115,7 @@ def inputs(nets: Nets, batch: Batch, device: torch.device, strangers: float) -> 
 
 
 def _content(nets: Nets, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Content vectors [N, M, D] and mask [N, M]; every product of the batch is encoded once."""
+    """Content vectors [N, S, D] and mask [N, M]; every product of the batch is encoded once."""
     products = batch.lesson.shop.prepared_at(nets.product_encoder.image_size)
     rows = np.concatenate([one.items for one in batch.lists])
     mask = _there(products.mask[rows], device)

@@ -238,8 +238,9 @@ class Training:
 
 def see_catalogues(encoder: ProductEncoder, lessons: Sequence[Lesson]) -> None:
     """What an encoder takes from the products as they are, before anything is learned from what was done with them."""
-    catalogues = [lesson.shop.prepared_at(encoder.image_size).attribute_ids for lesson in lessons]
-    encoder.attributes.fit(torch.from_numpy(np.concatenate(catalogues)))
+    catalogues = [lesson.shop.prepared_at(encoder.image_size) for lesson in lessons]
+    ids, numbers = ([getattr(one, name) for one in catalogues] for name in ("attribute_ids", "attribute_numbers"))
+    encoder.attributes.fit(torch.from_numpy(np.concatenate(ids)), torch.from_numpy(np.concatenate(numbers)))
 
 
 def device_of(name: str) -> torch.device:
