@@ -26,6 +26,7 @@ class Fusion(nn.Module, ABC):
         self, parts: Tensor, there: Tensor, context: Tensor, set_index: Tensor, direction: Tensor
     ) -> Tensor:
         """What each part adds to <direction [N, W], f>: [N, K], by ablation: what the score loses without the part.
+        In float64: the rounding of the whole is in every difference, and would add up in what no part answers for.
 
         So a score that moved because one part changed has moved by the change of that part's contribution, whatever
         the parts say about each other. What they do together belongs to none of them; these do not sum to the score.
@@ -40,4 +41,4 @@ class Fusion(nn.Module, ABC):
         return torch.stack(lost, 1)
 
     def _score(self, parts: Tensor, there: Tensor, context: Tensor, set_index: Tensor, direction: Tensor) -> Tensor:
-        return (self.fuse(parts, there, context, set_index) * direction).sum(1)
+        return (self.fuse(parts, there, context, set_index).double() * direction).sum(1)
