@@ -95,8 +95,13 @@ def pack_strings(strings: Sequence[str | bytes]) -> bytes:
 
 def join_row(values: Values, *, as_of: int, event_time: int, kafka_time: int, stamps: Stamps, flags: int = 0) -> bytes:
     """The blob of one row whose values are packed."""
+    numbers, strings = values
+    if len(stamps) == 1:
+        ((partition, offset),) = stamps.items()
+        header = HEADER.pack(FORMAT, 1, flags, offset + 1, as_of, event_time, kafka_time)
+        return b"".join((header, numbers, STAMP.pack(partition, offset), strings))
     header = HEADER.pack(FORMAT, len(stamps), flags, version_of(stamps), as_of, event_time, kafka_time)
-    return b"".join((header, values.numbers, pack_stamps(stamps), values.strings))
+    return b"".join((header, numbers, pack_stamps(stamps), strings))
 
 
 def pack_row(

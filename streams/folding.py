@@ -1,5 +1,6 @@
 """What each view does with its input: one small class a view, all the same shape, over `feature_repo.features`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,14 +20,16 @@ class Entry(Struct, frozen=True, gc=False):
 
     `stamps` are the origin offsets it brings, `input_offset` is its place in the partition that is being read.
     `replaces`: it takes the place of the whole row, whose stamps it brings, instead of adding to it.
+    `is_own`: its only stamp is its place in the partition that is being read; all entries of a row are, or none.
     """
 
     entity: str
     stamps: Stamps
     input_offset: int
     kafka_time: int
-    records: tuple[tuple[int, Any], ...]
+    records: Sequence[tuple[int, Any]]
     replaces: bool = False
+    is_own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,8 @@ class Folding(Protocol, Generic[S]):
     def empty(self) -> S: ...
     def pack(self, state: S) -> bytes: ...
     def unpack(self, data: bytes) -> S: ...
-    def fold(self, state: S, entry: Entry) -> bool:
-        """Fold the entry; True when something must be forwarded."""
+    def fold(self, state: S, entries: Sequence[Entry]) -> bool:
+        """Fold the entries in their order; True when something must be forwarded."""
         ...
 
     def newest(self, state: S) -> int:
@@ -63,8 +66,8 @@ class Folding(Protocol, Generic[S]):
         ...
 
     def next_change(self, state: S, as_of: int) -> int | None: ...
-    def forward(self, entity: str, state: S, stamps: Stamps, entry: Entry, changed: bool) -> Forward | None:
-        """What goes on from here; `changed` is fold's answer, or True for an entry that is read again."""
+    def forward(self, entity: str, state: S, stamps: Stamps, entries: Sequence[Entry], changed: bool) -> Forward | None:
+        """What goes on from here after the entries; `changed` is fold's answer, or True for any that is read again."""
         ...
 
 
@@ -74,6 +77,7 @@ class CatalogFolding:
     view = PRODUCT_CATALOG
     forwards = True
     cached_rows = 200_000
+    _numbers = numbers_of(PRODUCT_CATALOG)
 
     def empty(self) -> features.CatalogState:
         return features.CatalogState()
@@ -84,28 +88,30 @@ class CatalogFolding:
     def unpack(self, data: bytes) -> features.CatalogState:
         return features.unpack_catalog(data)
 
-    def fold(self, state: features.CatalogState, entry: Entry) -> bool:
-        ((partition, offset),) = entry.stamps.items()
-        changed = False
-        for place, patch in entry.records:
-            changed |= features.fold_product(state, patch, (patch.event_time, offset, partition, place))
+    def fold(self, state: features.CatalogState, entries: Sequence[Entry]) -> bool:
+        fold, changed = features.fold_product, False
+        for entry in entries:
+            ((partition, offset),) = entry.stamps.items()
+            for place, patch in entry.records:
+                if fold(state, patch, (patch.event_time, offset, partition, place)):
+                    changed = True
         return changed
 
     def newest(self, state: features.CatalogState) -> int:
         return state.newest
 
     def values(self, state: features.CatalogState, as_of: int) -> Values:
-        return pack_values(self.view, features.catalog_ints(state), (), features.catalog_strings(state))
+        return Values(self._numbers.pack(*features.catalog_ints(state)), features.catalog_texts(state))
 
     def next_change(self, state: features.CatalogState, as_of: int) -> int | None:
         return None
 
     def forward(
-        self, entity: str, state: features.CatalogState, stamps: Stamps, entry: Entry, changed: bool
+        self, entity: str, state: features.CatalogState, stamps: Stamps, entries: Sequence[Entry], changed: bool
     ) -> Forward | None:
         # a row of several input partitions may have been forwarded by another owner without what its own row lacked
         may_differ = changed or len(stamps) > 1
-        if not may_differ or not any(_names_content(patch) for _, patch in entry.records):
+        if not may_differ or not any(_names_content(patch) for entry in entries for _, patch in entry.records):
             return None
         message = ContentMessage(entity, dict(stamps), state.newest, features.content_of(state))
         return Forward(CONTENT, entity, encode_content(message))
@@ -132,10 +138,11 @@ class BehaviorFolding:
     def unpack(self, data: bytes) -> features.BehaviorState:
         return features.unpack_behavior(data)
 
-    def fold(self, state: features.BehaviorState, entry: Entry) -> bool:
-        fold = features.fold_behavior
-        for _, event in entry.records:
-            fold(state, event)
+    def fold(self, state: features.BehaviorState, entries: Sequence[Entry]) -> bool:
+        if len(entries) == 1 and len(entries[0].records) == 1:
+            features.fold_behavior(state, entries[0].records[0][1])
+        else:
+            features.fold_behaviors(state, [event for entry in entries for _, event in entry.records])
         return False
 
     def newest(self, state: features.BehaviorState) -> int:
@@ -148,7 +155,7 @@ class BehaviorFolding:
         return features.next_change(state, as_of)
 
     def forward(
-        self, entity: str, state: features.BehaviorState, stamps: Stamps, entry: Entry, changed: bool
+        self, entity: str, state: features.BehaviorState, stamps: Stamps, entries: Sequence[Entry], changed: bool
     ) -> Forward | None:
         return None
 
@@ -170,11 +177,12 @@ class UserFolding:
     def unpack(self, data: bytes) -> features.UserState:
         return features.unpack_user(data)
 
-    def fold(self, state: features.UserState, entry: Entry) -> bool:
-        ((partition, offset),) = entry.stamps.items()
-        for place, event in entry.records:
-            assert isinstance(event, Behavior)
-            features.fold_user(state, event, partition, offset, place)
+    def fold(self, state: features.UserState, entries: Sequence[Entry]) -> bool:
+        for entry in entries:
+            ((partition, offset),) = entry.stamps.items()
+            for place, event in entry.records:
+                assert isinstance(event, Behavior)
+                features.fold_user(state, event, partition, offset, place)
         return False
 
     def newest(self, state: features.UserState) -> int:
@@ -187,7 +195,7 @@ class UserFolding:
         return None
 
     def forward(
-        self, entity: str, state: features.UserState, stamps: Stamps, entry: Entry, changed: bool
+        self, entity: str, state: features.UserState, stamps: Stamps, entries: Sequence[Entry], changed: bool
     ) -> Forward | None:
         return None
 
@@ -219,13 +227,14 @@ class ContentFolding:
     def unpack(self, data: bytes) -> features.ContentState:
         return features.unpack_content(data)
 
-    def fold(self, state: features.ContentState, entry: Entry) -> bool:
-        for _, content in entry.records:
-            assert isinstance(content, Encoded)
-            if content.version >= state.version:
-                state.version, state.newest = content.version, content.event_time
-                state.encoder, state.content_hash = content.encoder, content.content_hash
-                state.numbers = content.numbers
+    def fold(self, state: features.ContentState, entries: Sequence[Entry]) -> bool:
+        for entry in entries:
+            for _, content in entry.records:
+                assert isinstance(content, Encoded)
+                if content.version >= state.version:
+                    state.version, state.newest = content.version, content.event_time
+                    state.encoder, state.content_hash = content.encoder, content.content_hash
+                    state.numbers = content.numbers
         return False
 
     def newest(self, state: features.ContentState) -> int:
@@ -238,7 +247,7 @@ class ContentFolding:
         return None
 
     def forward(
-        self, entity: str, state: features.ContentState, stamps: Stamps, entry: Entry, changed: bool
+        self, entity: str, state: features.ContentState, stamps: Stamps, entries: Sequence[Entry], changed: bool
     ) -> Forward | None:
         return None
 
@@ -255,6 +264,18 @@ def admit(stamps: Stamps, entry: Entry) -> bool:
             stamps[partition] = offset
             is_new = True
     return is_new
+
+
+def admitted(stamps: Stamps, entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Add the stamps of the entries to a row's; those entries that it does not hold already, in their order."""
+    first, last = entries[0], entries[-1]
+    if first.is_own and last.is_own:
+        # offsets of one partition rise: if the first is new, all of them are
+        (partition,) = first.stamps
+        if first.input_offset > stamps.get(partition, -1):
+            stamps[partition] = last.input_offset
+            return entries
+    return [entry for entry in entries if admit(stamps, entry)]
 
 
 def content_version(message: ContentMessage) -> int:

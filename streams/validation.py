@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgpack
 import msgspec
-from msgspec import Struct, ValidationError, convert, defstruct
+from msgspec import UNSET, Struct, UnsetType, ValidationError, convert, defstruct
 
 from feature_repo.events import BEHAVIOR_TYPES, SCHEMA_VERSION, Behavior, Bundle, Heartbeat, Product, ResultSet
 from feature_repo.features import delisting
@@ -524,30 +524,37 @@ def _shown(value: object) -> str:
 # --- the usual, in one step ----------------------------------------------------------------------------------------
 
 
-def _wire_type(struct: type[Struct], *left_out: str) -> type[Any]:
-    """A record as it stands on the wire, `type` and `v` and all, and nothing besides. An absent field is UNSET in it or
-    what is its default in `struct`."""
-    hints = get_type_hints(struct, include_extras=True)
-    fields: list[Any] = [("v", Literal[1])]
-    for known in msgspec.structs.fields(struct):
-        if known.name == "type":
-            fields.append(("type", hints["type"]))
-        elif known.name != "v" and known.name not in left_out:
-            has_default = known.default is not msgspec.NODEFAULT
-            fields.append((known.name, hints[known.name], *([known.default] if has_default else [])))
-    return defstruct(f"Wire{struct.__name__}", fields, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False)
+class _WireBehavior(Behavior, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """An event as it stands on the wire, and nothing besides."""
+
+    v: Literal[1]
 
 
-_WIRE_OF: Mapping[str, type[Any]] = {BEHAVIOR: _wire_type(Behavior), CATALOG: _wire_type(Product, *MEDIA_FIELDS)}
-_SINGLE = {topic: msgspec.msgpack.Decoder(wire) for topic, wire in _WIRE_OF.items()}
-_BULK = {topic: msgspec.msgpack.Decoder(list[wire]) for topic, wire in _WIRE_OF.items()}  # type: ignore[valid-type]
+class _WireProduct(Product, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """A patch as it stands on the wire, and nothing besides: no media, which want a look."""
+
+    type: Literal["product"]
+    v: Literal[1]
+    image: None | UnsetType = UNSET
+    video: None | UnsetType = UNSET
+    audio: None | UnsetType = UNSET
+
+
+_SINGLE: Mapping[str, msgspec.msgpack.Decoder[Any]] = {
+    BEHAVIOR: msgspec.msgpack.Decoder(_WireBehavior),
+    CATALOG: msgspec.msgpack.Decoder(_WireProduct),
+}
+_BULK: Mapping[str, msgspec.msgpack.Decoder[Any]] = {
+    BEHAVIOR: msgspec.msgpack.Decoder(list[_WireBehavior]),
+    CATALOG: msgspec.msgpack.Decoder(list[_WireProduct]),
+}
 
 
 def decode_usual(
     topic: str, key: bytes | None, value: bytes | None, kafka_time: int, limits: Limits
 ) -> list[tuple[int, Record]] | None:
     """The records of a message of `catalog` or `behavior` in which nothing is unusual, None for any other."""
-    if value is None or topic not in _WIRE_OF:
+    if value is None or topic not in _SINGLE:
         return None
     try:
         if key is None:
@@ -564,55 +571,25 @@ def decode_usual(
     return usual(found, kafka_time + limits.future_ms) or None
 
 
-def _usual_events(found: Iterable[Any], latest: int) -> list[tuple[int, Record]] | None:
-    events: list[tuple[int, Record]] = []
-    for place, wire in enumerate(found):
-        event_id, product_id, event_time = wire.event_id, wire.product_id, wire.event_time
-        user_id, session_id, result_set_id = wire.user_id, wire.session_id, wire.result_set_id
-        if event_time > latest or not (
-            event_id.isascii()
-            and product_id.isascii()
+def _usual_events(found: Sequence[Behavior], latest: int) -> list[tuple[int, Record]] | None:
+    for event in found:
+        user_id, session_id, result_set_id = event.user_id, event.session_id, event.result_set_id
+        if event.event_time > latest or not (
+            event.event_id.isascii()
+            and event.product_id.isascii()
             and (user_id is None or user_id.isascii())
             and (session_id is None or session_id.isascii())
             and (result_set_id is None or result_set_id.isascii())
         ):
             return None
-        event = Behavior(
-            type=wire.type,
-            event_id=event_id,
-            product_id=product_id,
-            event_time=event_time,
-            user_id=user_id,
-            session_id=session_id,
-            result_set_id=result_set_id,
-            position=wire.position,
-            quantity=wire.quantity,
-            price=wire.price,
-        )
-        events.append((place, event))
-    return events
+    return list(enumerate(found))
 
 
-def _usual_patches(found: Iterable[Any], latest: int) -> list[tuple[int, Record]] | None:
-    patches: list[tuple[int, Record]] = []
-    for place, wire in enumerate(found):
-        if wire.event_time > latest or not wire.product_id.isascii() or wire.attributes:
+def _usual_patches(found: Sequence[Product], latest: int) -> list[tuple[int, Record]] | None:
+    for patch in found:
+        if patch.event_time > latest or not patch.product_id.isascii() or patch.attributes:
             return None
-        patch = Product(
-            product_id=wire.product_id,
-            event_time=wire.event_time,
-            title=wire.title,
-            description=wire.description,
-            brand=wire.brand,
-            category=wire.category,
-            attributes=wire.attributes,
-            price=wire.price,
-            currency=wire.currency,
-            stock=wire.stock,
-            delisted=wire.delisted,
-        )
-        patches.append((place, patch))
-    return patches
+    return list(enumerate(found))
 
 
 # --- which topic takes which record --------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from feature_repo.row_store import (
 )
 from feature_repo.views import MINUTE_MS
 from streams.emitting import Changes, Sender
-from streams.folding import Entry, Folding, admit
+from streams.folding import Entry, Folding, admitted
 from streams.records import Change, entity_hash
 
 LOAD_ROWS = 500
@@ -154,15 +154,13 @@ class RowWriter:
                 f"{self.space.view}[{self.partition}]: read offset {entries[0].input_offset} where {self.position} "
                 "was to come: this is another topic of the same name"
             )
-        touched = self._by_row(entries)
-        for row, theirs in touched:
-            self._apply(row, theirs)
         for offset, time in heartbeats:
             self._agenda.append((offset, time))
             self.clock = max(self.clock, time)
-        self.position = position
-        for row, _ in touched:
+        for row, theirs in self._by_row(entries):
+            self._apply(row, theirs)
             self._tell(row, row.is_unsure)
+        self.position = position
         if self._parked:
             self._to_load.set()
         if heartbeats:
@@ -218,27 +216,25 @@ class RowWriter:
 
     def _apply(self, row: OwnedRow, entries: Sequence[Entry]) -> None:
         """Fold the entries that the row does not hold; forward what follows from all of them."""
-        folding, pending, known = self.folding, row.pending, len(row.pending)
+        folding = self.folding
         row.by_time = False
+        new = admitted(row.stamps, entries)
+        is_known = len(new) < len(entries)
+        if is_known:
+            row.is_unsure = True
+        changed = False
+        if new:
+            changed = folding.fold(row.state, new)
+            row.pending += new
+            self._unwritten_entries += len(new)
+            self._touch(row)
         for entry in entries:
-            changed = True
-            if admit(row.stamps, entry):
-                changed = folding.fold(row.state, entry)
-                pending.append(entry)
-            else:
-                row.is_unsure = True
             if entry.kafka_time > row.kafka_time:
                 row.kafka_time = entry.kafka_time
-            if folding.forwards:
-                self._forward(row, entry, changed)
-        if len(pending) > known:
-            self._unwritten_entries += len(pending) - known
-            self._touch(row)
-
-    def _forward(self, row: OwnedRow, entry: Entry, changed: bool) -> None:
-        forward = self.folding.forward(row.entity, row.state, row.stamps, entry, changed)
-        if forward is not None:
-            self._sends.append(self._send(forward.topic, forward.key.encode(), forward.value))
+        if folding.forwards:
+            forward = folding.forward(row.entity, row.state, row.stamps, entries, changed or is_known)
+            if forward is not None:
+                self._sends.append(self._send(forward.topic, forward.key.encode(), forward.value))
 
     def _send(self, topic: str, key: bytes, value: bytes) -> Awaitable[object]:
         async def sent() -> object:
@@ -254,9 +250,10 @@ class RowWriter:
 
     def _tell(self, row: OwnedRow, anyway: bool) -> None:
         """Emit the row if its values changed, or if nobody knows what the readers saw."""
-        row.as_of = max(row.as_of, self.clock, self.folding.newest(row.state))
-        values = self.folding.values(row.state, row.as_of)
-        row.due = self.folding.next_change(row.state, row.as_of)
+        folding, state = self.folding, row.state
+        row.as_of = as_of = max(row.as_of, self.clock, folding.newest(state))
+        values = folding.values(state, as_of)
+        row.due = folding.next_change(state, as_of)
         if anyway or values != row.values:
             row.values = values
             row.is_unsure = False

@@ -1,9 +1,11 @@
 """Behaviour of a product: integer counts in event-time buckets, and windows over them."""
 
+from collections.abc import Iterable
+
 from msgspec import Struct, field
 
 from feature_repo.events import Behavior
-from feature_repo.features.buckets import NEVER, Buckets
+from feature_repo.features.buckets import NEVER, NONE, Buckets
 from feature_repo.features.counting import (
     CLICKED,
     COLUMNS,
@@ -14,7 +16,7 @@ from feature_repo.features.counting import (
 )
 from feature_repo.features.packing import pack, unpack
 from feature_repo.features.repeats import Repeats, event_key
-from feature_repo.features.rounding import three_digits
+from feature_repo.features.rounding import SHORT, rounded, three_digits
 from feature_repo.views import HOUR_MS, MINUTE_MS
 
 #: windows in whole buckets, the current one included
@@ -48,30 +50,58 @@ def fold_behavior(state: BehaviorState, event: Behavior) -> bool:
     return True
 
 
+def fold_behaviors(state: BehaviorState, events: Iterable[Behavior]) -> None:
+    """`fold_behavior` of each of them: what is counted in one minute is added in one step."""
+    take, newest = state.repeats.take, state.newest
+    current, tally = NONE, [0] * COLUMNS
+    for event in events:
+        time = event.event_time
+        if not take(event_key(event.event_id), time):
+            continue
+        if time > newest:
+            newest = time
+        minute = time // MINUTE_MS
+        if minute != current:
+            _add(state, current, tally)
+            current, tally = minute, [0] * COLUMNS
+        for column, count in counts_of(event):
+            tally[column] += count
+    _add(state, current, tally)
+    state.newest = newest
+
+
+def _add(state: BehaviorState, minute: int, tally: list[int]) -> None:
+    counts = [(column, count) for column, count in enumerate(tally) if count]
+    if counts:
+        state.minutes.add(minute, counts)
+        state.hours.add(minute * MINUTE_MS // HOUR_MS, counts)
+        for column, count in counts:
+            state.totals[column] += count
+
+
 def behavior_values(state: BehaviorState, as_of: int) -> list[float]:
     """Feature values at `as_of` (ms), rounded, in the order of views.PRODUCT_BEHAVIOR."""
     in_10m, in_1h = state.minutes.sums(as_of // MINUTE_MS)
     in_24h, in_7d = state.hours.sums(as_of // HOUR_MS)
     viewed, clicked, carted, ordered, purchased, returned = in_24h
     ever = state.totals
-    return three_digits(
-        (
-            _sold(in_10m[PURCHASED], in_10m[RETURNED]),
-            _sold(in_1h[PURCHASED], in_1h[RETURNED]),
-            _sold(purchased, returned),
-            _sold(in_7d[PURCHASED], in_7d[RETURNED]),
-            ordered,
-            in_7d[ORDERED],
-            in_7d[RETURNED],
-            viewed,
-            in_1h[CLICKED],
-            clicked,
-            carted,
-            (clicked + CTR_CLICKS) / (viewed + CTR_VIEWS),
-            _sold(ever[PURCHASED], ever[RETURNED]),
-            ever[ORDERED],
-        )
-    )
+    values = [
+        _sold(in_10m[PURCHASED], in_10m[RETURNED]),
+        _sold(in_1h[PURCHASED], in_1h[RETURNED]),
+        _sold(purchased, returned),
+        _sold(in_7d[PURCHASED], in_7d[RETURNED]),
+        ordered,
+        in_7d[ORDERED],
+        in_7d[RETURNED],
+        viewed,
+        in_1h[CLICKED],
+        clicked,
+        carted,
+        rounded((clicked + CTR_CLICKS) / (viewed + CTR_VIEWS)),
+        _sold(ever[PURCHASED], ever[RETURNED]),
+        ever[ORDERED],
+    ]
+    return values if max(values) < SHORT else three_digits(values)
 
 
 def _sold(purchased: int, returned: int) -> int:

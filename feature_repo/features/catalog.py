@@ -1,10 +1,9 @@
 """A product as the shop describes it: last writer wins, per field."""
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct, field
 
 from feature_repo.events import Product
 from feature_repo.features.packing import pack, pack_list, unpack
@@ -20,11 +19,16 @@ PATCH_FIELDS = (
 #: what a product usually costs is judged by so many of the prices that were set last
 PRICES_KEPT = 9
 CONTENT_FIELDS = ("title", "description", "brand", "category", "attributes", "image", "video", "audio")
-_values_of = attrgetter(*PATCH_FIELDS)
+LIVE_FIELDS = tuple(name for name in PATCH_FIELDS if name not in CONTENT_FIELDS)
+#: what readers get as text
+_TEXT_FIELDS = frozenset(("title", "brand", "category", "currency"))
+_content_in = attrgetter(*CONTENT_FIELDS)
+_live_in = attrgetter(*LIVE_FIELDS)
+_NO_CONTENT = (UNSET,) * len(CONTENT_FIELDS)
+_price_of = itemgetter(1)
 
 
-@dataclass(slots=True)
-class CatalogState:
+class CatalogState(Struct, gc=False):
     """Per field the winning value and its order; `newest` is the newest event time (ms) of the row."""
 
     fields: dict[str, tuple[Order, object]] = field(default_factory=dict)
@@ -32,32 +36,63 @@ class CatalogState:
     #: the last prices that were set, in order; what clears a price sets none
     prices: list[tuple[Order, int]] = field(default_factory=list)
     #: fields as they are packed, but for those that changed since
-    packed: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    packed: dict[str, bytes] = field(default_factory=dict)
+    #: what readers get as text, packed; None when it changed
+    texts: bytes | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CatalogState) and _facts(self) == _facts(other)
+
+
+def _facts(state: CatalogState) -> tuple[object, ...]:
+    return state.fields, state.newest, state.prices
 
 
 def fold_product(state: CatalogState, patch: Product, order: Order) -> bool:
     """Last writer wins, per field. True when a content field changed its value."""
-    content = False
-    state.newest = max(state.newest, patch.event_time)
-    for name, value in zip(PATCH_FIELDS, _values_of(patch), strict=True):
-        if value is UNSET:
-            continue
-        known = state.fields.get(name)
-        if known is None or order > known[0]:
-            content |= name in CONTENT_FIELDS and (known[1] if known else None) != value
-            state.fields[name] = (order, value)
-            state.packed.pop(name, None)
+    if patch.event_time > state.newest:
+        state.newest = patch.event_time
+    for name, value in zip(LIVE_FIELDS, _live_in(patch), strict=True):
+        if value is not UNSET:
+            _set(state, name, value, order)
     if isinstance(patch.price, int):
         _remember_price(state.prices, order, patch.price)
-    return content
+    content = _content_in(patch)
+    if content == _NO_CONTENT:
+        return False
+    changes = [
+        _set(state, name, value, order)
+        for name, value in zip(CONTENT_FIELDS, content, strict=True)
+        if value is not UNSET
+    ]
+    return any(changes)
+
+
+def _set(state: CatalogState, name: str, value: object, order: Order) -> bool:
+    """Whether the field has another value now."""
+    known = state.fields.get(name)
+    if known is not None and order <= known[0]:
+        return False
+    state.fields[name] = (order, value)
+    if state.packed:
+        state.packed.pop(name, None)
+    is_new = (known[1] if known else None) != value
+    if is_new and name in _TEXT_FIELDS:
+        state.texts = None
+    return is_new
 
 
 def _remember_price(prices: list[tuple[Order, int]], order: Order, price: int) -> None:
     """Keep the PRICES_KEPT greatest orders, each once: a function of the patches, however often and late they come."""
-    place = bisect_left(prices, (order, price))
-    if prices[place : place + 1] != [(order, price)]:
+    if not prices or order > prices[-1][0]:
+        prices.append((order, price))
+    else:
+        place = bisect_left(prices, (order, price))
+        if prices[place : place + 1] == [(order, price)]:
+            return
         prices.insert(place, (order, price))
-        del prices[:-PRICES_KEPT]
+    if len(prices) > PRICES_KEPT:
+        del prices[0]
 
 
 def current(state: CatalogState, name: str) -> object:
@@ -79,7 +114,7 @@ def catalog_ints(state: CatalogState) -> list[int]:
 
 def usual_price(state: CatalogState) -> int:
     """Median of the last prices set, of two in the middle the lower; a price that was cleared leaves it as it is."""
-    prices = sorted(price for _, price in state.prices)
+    prices = sorted(map(_price_of, state.prices))
     return prices[(len(prices) - 1) // 2] if prices else UNKNOWN
 
 
@@ -92,6 +127,13 @@ def catalog_strings(state: CatalogState) -> list[str]:
         " > ".join(category) if isinstance(category, list) else "",
         str(current(state, "currency") or ""),
     ]
+
+
+def catalog_texts(state: CatalogState) -> bytes:
+    """The same as a packed list, which is packed again only when one of them changed."""
+    if state.texts is None:
+        state.texts = pack(catalog_strings(state))
+    return state.texts
 
 
 def content_of(state: CatalogState) -> dict[str, object]:

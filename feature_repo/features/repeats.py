@@ -30,6 +30,8 @@ class Repeats(Struct, gc=False):
     _newest: int = 0
     _keys: set[bytes] = field(default_factory=set)
     _slices: dict[int, list[bytes]] = field(default_factory=dict)
+    #: the newest slice while it is in no packed form; most events go there
+    _open: list[bytes] | None = None
     #: slices as they are packed, but for those that changed since
     _packed: dict[int, bytes] = field(default_factory=dict)
 
@@ -44,6 +46,10 @@ class Repeats(Struct, gc=False):
         if key in self._keys:
             return False
         at = time // SLICE_MS
+        if at == self._newest and self._open is not None:
+            self._keys.add(key)
+            self._open.append(key)
+            return True
         if at > self._newest:
             if self._slices:
                 self._forget(at)
@@ -53,11 +59,13 @@ class Repeats(Struct, gc=False):
         self._keys.add(key)
         slice_ = self._slices.get(at)
         if slice_ is None:
-            self._slices[at] = [key]
+            slice_ = self._slices[at] = [key]
         else:
             slice_.append(key)
             if self._packed:
                 self._packed.pop(at, None)
+        if at == self._newest:
+            self._open = slice_
         return True
 
     def _forget(self, newest: int) -> None:
@@ -77,6 +85,7 @@ class Repeats(Struct, gc=False):
                 if at not in packed:
                     keys.sort()
                     packed[at] = pack((at, b"".join(keys)))
+            self._open = None
         return Raw(pack_list([packed[at] for at in sorted(packed)]))
 
     @classmethod

@@ -61,6 +61,22 @@ def newest_of(events: Sequence[Behavior]) -> int:
     return max(event.event_time for event in events)
 
 
+@given(behaviors(), st.lists(st.integers(0, 29), max_size=10), st.integers(1, 31))
+@FEW
+def test_events_that_are_folded_together_leave_what_they_leave_one_by_one(
+    events: list[Behavior], again: list[int], size: int
+) -> None:
+    told = events + [events[place] for place in again if place < len(events)]
+    state = BehaviorState()
+    for start in range(0, len(told), size):
+        features.fold_behaviors(state, told[start : start + size])
+        features.pack_behavior(state)
+    assert features.pack_behavior(state) == features.pack_behavior(folded(told))
+    assert state.totals == folded(told).totals
+    as_of = newest_of(events)
+    assert features.behavior_values(state, as_of) == features.behavior_values(folded(told), as_of)
+
+
 # --- rounding ------------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +332,7 @@ def test_the_latest_patch_wins_each_field_in_any_order(found: list[Product], rng
     state, straight = CatalogState(), CatalogState()
     for order, patch in shuffled:
         features.fold_product(state, patch, order)
+        features.catalog_texts(state)
     for order, patch in ordered:
         features.fold_product(straight, patch, order)
     for name in features.PATCH_FIELDS:
@@ -325,6 +342,7 @@ def test_the_latest_patch_wins_each_field_in_any_order(found: list[Product], rng
     usual = [price for _, price in priced[-9:]]
     assert features.usual_price(state) == (statistics.median_low(usual) if usual else UNKNOWN)
     assert features.pack_catalog(state) == features.pack_catalog(straight)
+    assert msgpack.unpackb(features.catalog_texts(state)) == features.catalog_strings(straight)
     assert features.unpack_catalog(features.pack_catalog(state)) == state
 
 

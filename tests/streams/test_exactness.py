@@ -54,11 +54,11 @@ def told(draw: st.DrawFn, folding: Folding[Any]) -> list[Entry]:
     return entries
 
 
-def row_bytes(folding: Folding[Any], entries: Sequence[Entry]) -> tuple[bytes, bytes]:
-    """The packed state and the blob of a row after these entries."""
+def row_bytes(folding: Folding[Any], entries: Sequence[Entry], together: int = 1) -> tuple[bytes, bytes]:
+    """The packed state and the blob of a row after these entries, so many of them folded together."""
     state, stamps = folding.empty(), {0: max(entry.input_offset for entry in entries)}
-    for entry in entries:
-        folding.fold(state, entry)
+    for start in range(0, len(entries), together):
+        folding.fold(state, entries[start : start + together])
     as_of = folding.newest(state)
     values = folding.values(state, as_of)
     return folding.pack(state), join_row(values, as_of=as_of, event_time=as_of, kafka_time=HOUR, stamps=stamps)
@@ -75,6 +75,7 @@ def test_the_order_of_messages_leaves_no_trace(folding: Folding[Any], data: st.D
     shuffled = list(entries)
     rng.shuffle(shuffled)
     assert row_bytes(folding, shuffled) == row_bytes(folding, entries)
+    assert row_bytes(folding, shuffled, rng.randint(2, 9)) == row_bytes(folding, entries)
 
 
 def _without_doubles(entry: Entry) -> tuple[tuple[int, Behavior], ...]:

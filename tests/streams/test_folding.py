@@ -18,6 +18,7 @@ from streams.folding import (
     Folding,
     UserFolding,
     admit,
+    admitted,
     content_version,
 )
 from streams.records import ContentMessage, decode_content
@@ -73,7 +74,7 @@ def test_the_newest_content_wins_in_any_order(order: tuple[int, int, int]) -> No
     state, stamps = folding.empty(), {}  # type: ignore[var-annotated]
     for number in order:
         if admit(stamps, entries[number]):
-            folding.fold(state, entries[number])
+            folding.fold(state, [entries[number]])
     assert msgpack.unpackb(folding.values(state, 0).strings) == ["1", "hash 2.0"]
     assert set(np.frombuffer(folding.values(state, 0).numbers, "<f4").tolist()) == {2.0}
     assert stamps == {0: 10, 1: 3}
@@ -93,7 +94,7 @@ def test_the_newest_content_wins_in_any_order(order: tuple[int, int, int]) -> No
 )
 def test_a_state_survives_being_packed(folding: Folding[object], entry: Entry) -> None:
     state = folding.empty()
-    folding.fold(state, entry)
+    folding.fold(state, [entry])
     loaded = folding.unpack(folding.pack(state))
     assert folding.values(loaded, HOUR) == folding.values(state, HOUR) != folding.values(folding.empty(), HOUR)
     assert folding.newest(loaded) == HOUR
@@ -106,21 +107,42 @@ def test_an_empty_content_row_has_every_number() -> None:
     assert folding.values(folding.empty(), 0).numbers == bytes(4 * PRODUCT_CONTENT.float_width)
 
 
+def own(offset: int, partition: int = 0) -> Entry:
+    """One that comes from the partition whose offset is its stamp."""
+    return Entry("a", {partition: offset}, offset, HOUR, (), is_own=True)
+
+
+@pytest.mark.parametrize("known", [{}, {0: 4}, {0: 5}, {0: 6}, {0: 7}, {0: 9}, {1: 6}, {0: 5, 1: 9}])
+def test_own_entries_are_admitted_together_as_they_are_one_by_one(known: Stamps) -> None:
+    entries = [own(offset) for offset in (5, 6, 8)]
+    one_by_one, together = dict(known), dict(known)
+    expected = [entry for entry in entries if admit(one_by_one, entry)]
+    assert list(admitted(together, entries)) == expected
+    assert together == one_by_one
+
+
+def test_entries_of_many_partitions_are_admitted_one_by_one() -> None:
+    stamps = {0: 5, 1: 2}
+    entries = [Entry("a", {0: 5}, 1, 0, ()), Entry("a", {1: 3}, 2, 0, ()), Entry("a", {0: 7}, 3, 0, ())]
+    assert admitted(stamps, entries) == entries[1:]
+    assert stamps == {0: 7, 1: 3}
+
+
 # --- what goes on to be encoded ------------------------------------------------------------------------------------
 
 
 def forwarded(state: CatalogState, entry: Entry, *, changed: bool = True, stamps: Stamps | None = None) -> object:
-    message = CatalogFolding().forward("a", state, entry.stamps if stamps is None else stamps, entry, changed)
+    message = CatalogFolding().forward("a", state, entry.stamps if stamps is None else stamps, [entry], changed)
     return None if message is None else decode_content(message.value)
 
 
 def test_a_change_of_content_goes_on_with_all_of_it() -> None:
     folding, state = CatalogFolding(), CatalogState()
     first = patched("a", 1, title="shirt", price=5)
-    assert folding.fold(state, first)
+    assert folding.fold(state, [first])
     assert forwarded(state, first) == ContentMessage("a", {0: 1}, HOUR, {"title": "shirt"})
     second = patched("a", 2, brand="b", time=HOUR + 1)
-    assert folding.fold(state, second)
+    assert folding.fold(state, [second])
     assert forwarded(state, second) == ContentMessage("a", {0: 2}, HOUR + 1, {"title": "shirt", "brand": "b"})
 
 
@@ -130,9 +152,9 @@ def test_a_patch_without_content_goes_nowhere_even_when_read_again() -> None:
 
 def test_the_same_content_again_goes_nowhere_unless_somebody_else_may_have_said_otherwise() -> None:
     folding, state = CatalogFolding(), CatalogState()
-    folding.fold(state, patched("a", 1, title="shirt"))
+    folding.fold(state, [patched("a", 1, title="shirt")])
     again = patched("a", 2, title="shirt", time=HOUR + 1)
-    changed = folding.fold(state, again)
+    changed = folding.fold(state, [again])
     assert not changed
     assert forwarded(state, again, changed=changed) is None
     both = forwarded(state, again, changed=changed, stamps={0: 2, 1: 7})
