@@ -35,7 +35,7 @@ from feature_repo.views import (
     input_hash,
 )
 from serving.requests import ContentVectors, Floats, ProductContent, ScoreRequest, Scores
-from streams.emitting import Outbound
+from streams.emitting import OnWritten, Outbound
 from streams.freshness import Freshness
 from streams.owning import Bounds
 from streams.producing import KafkaSender
@@ -138,11 +138,13 @@ class Counter:
             return await self.through.send(topic, value, key=key, partition=partition, headers=headers)
         return _done()
 
-    async def send_many(self, topic: str, partition: int, messages: Sequence[Outbound]) -> Awaitable[object]:
+    async def send_many(
+        self, topic: str, partition: int, messages: Sequence[Outbound], on_written: OnWritten | None = None
+    ) -> Awaitable[object]:
         """So many more."""
         self._add(len(messages))
         if self.through is not None:
-            return await self.through.send_many(topic, partition, messages)
+            return await self.through.send_many(topic, partition, messages, on_written)
         return _done()
 
     def _add(self, messages: int) -> None:

@@ -20,6 +20,7 @@ Read in the order of the data:
     content_side.py    contents of products -> vectors -> rows
 
     minute.py          the last minute of feature-changes: what a read of the store cannot see (pure)
+    own_runs.py        where this writer's own records are: what need not be read back      (pure)
     packed_ids.py      product ids as they are packed, by slot                                 (pure)
     candidate_rows.py  the rows of all candidates, as arrays                                   (pure)
     users.py           the users of live sets, and their vectors                               (pure)

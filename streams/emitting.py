@@ -25,6 +25,10 @@ class Outbound(NamedTuple):
     headers: Headers
 
 
+#: told where records are that were acknowledged: the offset of the first (-1 when nobody knows) and how many they are
+OnWritten = Callable[[int, int], None]
+
+
 class Sender(Protocol):
     """The door to a Kafka producer. A send that fails for good ends the process before anything else is sent."""
 
@@ -40,7 +44,9 @@ class Sender(Protocol):
         """Hand a message over; the awaitable is done once it is acknowledged."""
         ...
 
-    async def send_many(self, topic: str, partition: int, messages: Sequence[Outbound]) -> Awaitable[object]:
+    async def send_many(
+        self, topic: str, partition: int, messages: Sequence[Outbound], on_written: OnWritten | None = None
+    ) -> Awaitable[object]:
         """Hand messages over in their order; the awaitable is done once all are acknowledged."""
         ...
 

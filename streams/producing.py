@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.structs import RecordMetadata
 
-from streams.emitting import Outbound
+from streams.emitting import OnWritten, Outbound
 from streams.records import Headers, origin_headers
 from streams.settings import Settings
 
@@ -67,7 +69,9 @@ class KafkaSender:
         ack.add_done_callback(self._look)
         return ack
 
-    async def send_many(self, topic: str, partition: int, messages: Sequence[Outbound]) -> Awaitable[object]:
+    async def send_many(
+        self, topic: str, partition: int, messages: Sequence[Outbound], on_written: OnWritten | None = None
+    ) -> Awaitable[object]:
         """Hand messages over in their order, as batches of their own: one acknowledgement a batch, half the CPU."""
         assert self._producer is not None, "start() comes first"
         acks = []
@@ -81,19 +85,29 @@ class KafkaSender:
                 "headers": [*message.headers, *marks],
             }
             if batch.append(**fields) is None:
-                acks.append(await self._send_batch(batch, topic, partition))
+                acks.append(await self._send_batch(batch, topic, partition, on_written))
                 batch = self._producer.create_batch()
                 batch.append(**fields)
-        acks.append(await self._send_batch(batch, topic, partition))
+        acks.append(await self._send_batch(batch, topic, partition, on_written))
         return asyncio.gather(*acks)
 
-    async def _send_batch(self, batch: BatchBuilder, topic: str, partition: int) -> "asyncio.Future[object]":
+    async def _send_batch(
+        self, batch: BatchBuilder, topic: str, partition: int, on_written: OnWritten | None
+    ) -> "asyncio.Future[RecordMetadata]":
         assert self._producer is not None
-        ack: asyncio.Future[object] = await self._producer.send_batch(batch, topic, partition=partition)
+        ack: asyncio.Future[RecordMetadata] = await self._producer.send_batch(batch, topic, partition=partition)
         ack.add_done_callback(self._look)
+        if on_written is not None:
+            count = batch.record_count()
+            ack.add_done_callback(lambda ack: _tell(ack, count, on_written))
         return ack
 
-    def _look(self, ack: "asyncio.Future[object]") -> None:
+    def _look(self, ack: "asyncio.Future[Any]") -> None:
         error = None if ack.cancelled() else ack.exception()
         if error is not None:
             self._on_failure(error)
+
+
+def _tell(ack: "asyncio.Future[RecordMetadata]", count: int, on_written: OnWritten) -> None:
+    if not ack.cancelled() and ack.exception() is None:
+        on_written(ack.result().offset, count)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from streams.candidate_rows import PRODUCT_VIEWS
 from streams.emitting import Outbound, Sender
 from streams.freshness import Freshness, RankingsSent
+from streams.own_runs import OwnRuns
 from streams.packed_ids import PackedIds
 from streams.packing import pack_rankings
 from streams.records import RANKINGS, VERSION, WRITER
@@ -42,11 +44,18 @@ class Publishing:
         self._idle.set()
         #: names this process since its partitions were assigned
         self.writer = b""
+        #: where this writer's records are, by partition
+        self._own: defaultdict[int, OwnRuns] = defaultdict(OwnRuns)
 
     def begin(self) -> None:
         """Other partitions are owned: what this process sent before is another writer's, what waits is dropped."""
         self.drop()
         self.writer = os.urandom(8)
+        self._own = defaultdict(OwnRuns)
+
+    def passed(self, partition: int, offset: int) -> int:
+        """The first offset from this one on of a record that may be another writer's."""
+        return self._own[partition].passed(offset)
 
     def drop(self) -> None:
         """Nothing that waits is ours to send any more."""
@@ -94,7 +103,10 @@ class Publishing:
             while self._queues:
                 queues, self._queues = self._queues, {}
                 told, self._told = self._told, []
-                sends = (self._sender.send_many(RANKINGS, partition, queue) for partition, queue in queues.items())
+                sends = (
+                    self._sender.send_many(RANKINGS, partition, queue, self._own[partition].add)
+                    for partition, queue in queues.items()
+                )
                 self._follow(asyncio.gather(*await asyncio.gather(*sends)), told)
             self._idle.set()
 

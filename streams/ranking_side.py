@@ -209,6 +209,10 @@ class RankingSide:
     def _is_awaited(self, result_set_id: str) -> bool:
         return any(registration.result_set_id == result_set_id for registration, _, _ in self._to_register)
 
+    def passed(self, partition: int, offset: int) -> int:
+        """The first offset from this one on of a record of `rankings` that may be another writer's."""
+        return self._publishing.passed(partition, offset)
+
     def on_rankings_read(self, partition: int) -> None:
         """`rankings` of the partition was read to its end."""
         tables = self._tables.get(partition)

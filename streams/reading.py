@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 
 from feature_repo.events import Bundle
 from streams.minute import Hashes
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 #: longer than the minute, so that a start has all of it
 LOOK_BACK_MS = 180_000
-#: records of `rankings` are looked at as often as this: most are one's own, and cheaper read many at once
+#: how often a worker looks for records of `rankings` that are not its own
 READ_BACK_S = 0.1
 
 
@@ -41,6 +42,15 @@ async def is_read(consumer: AIOKafkaConsumer, partition: TopicPartition) -> bool
     """Whether a partition was read to its end: position >= highwater, whatever the last record was."""
     highwater = consumer.highwater(partition)
     return highwater is not None and await consumer.position(partition) >= highwater
+
+
+async def _ends(consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """The offset after the last record of each partition; none while nobody answers."""
+    try:
+        return dict(await consumer.end_offsets(places))
+    except KafkaTimeoutError as error:
+        log.warning("the ends of %s are not known: %s", RANKINGS, error)
+        return {}
 
 
 async def follow_changes(
@@ -99,7 +109,10 @@ async def _seek_back(consumer: AIOKafkaConsumer, places: Iterable[TopicPartition
 
 
 class RankingsFollower:
-    """Reads back the owned partitions of `rankings` from their start, anew after every assignment."""
+    """Reads back the owned partitions of `rankings` from their start, anew after every assignment.
+
+    What this process wrote itself is passed over by the offsets of its acknowledgements: that is nearly everything.
+    """
 
     def __init__(self, settings: Settings, side: RankingSide) -> None:
         self._settings = settings
@@ -131,26 +144,42 @@ class RankingsFollower:
             await consumer.stop()
 
     async def _follow(self, consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> None:
-        behind = set(places)
+        """From the start to the end, and from then on what others write between this process's own records."""
+        consumer.pause(*places)
         while not self._again.is_set():
-            batches = await consumer.getmany(timeout_ms=200)
-            if self._again.is_set():
-                return
-            own = (WRITER, self._side.writer)
-            for place, records in batches.items():
-                for record in records:
-                    if own in record.headers:
-                        continue  # nothing new to who wrote it
-                    key = (record.key or b"").decode(errors="replace")
-                    self._side.on_published(Published(place.partition, key, record.value, record.headers))
-            read = {place for place in places if await is_read(consumer, place)}
-            if self._again.is_set():
-                return  # the tables began anew while that was asked
-            for place in behind & read:
+            ends = await _ends(consumer, places)
+            behind = {place: end for place, end in ends.items() if await self._pass_own(consumer, place) < end}
+            for place in ends.keys() - behind.keys():
                 self._side.on_rankings_read(place.partition)
-            behind -= read
-            if len(read) == len(places):
-                await self._rest()
+            consumer.resume(*behind)
+            while behind:
+                batches = await consumer.getmany(*behind, timeout_ms=200)
+                read = {place for place, end in behind.items() if await consumer.position(place) >= end}
+                if self._again.is_set():
+                    return  # the tables began anew while that was asked
+                self._take(batches)
+                for place in read:
+                    consumer.pause(place)
+                    self._side.on_rankings_read(place.partition)
+                    del behind[place]
+            await self._rest()
+
+    async def _pass_own(self, consumer: AIOKafkaConsumer, place: TopicPartition) -> int:
+        """Go on to the next record that may be another writer's; its offset."""
+        position = await consumer.position(place)
+        after = self._side.passed(place.partition, position)
+        if after > position:
+            consumer.seek(place, after)
+        return after
+
+    def _take(self, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+        own = (WRITER, self._side.writer)
+        for place, records in batches.items():
+            for record in records:
+                if own in record.headers:
+                    continue  # nothing new to who wrote it
+                key = (record.key or b"").decode(errors="replace")
+                self._side.on_published(Published(place.partition, key, record.value, record.headers))
 
     async def _rest(self) -> None:
         with suppress(TimeoutError):

@@ -84,8 +84,8 @@ class ApacheKafka(ProcessPart):
             "transaction.state.log.num.partitions": "2",
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
-            # the system's own, which grow: Kafka's 100 KiB are less than two segments of the loopback, so a longer request
-            # waits for a delayed acknowledgement, 40 ms each
+            # the system's own, which grow: Kafka's 100 KiB are less than two segments of the loopback, and a longer
+            # request waits for a delayed acknowledgement, 40 ms each
             "socket.receive.buffer.bytes": "-1",
             "socket.send.buffer.bytes": "-1",
             # groups join at once; and the node is back soon after a kill, which by default takes nine seconds longer

@@ -16,7 +16,7 @@ from feature_repo.row_store import _SHA, _WRITE, KEEP, RowStore
 from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, SLOTS
 from serving.errors import ScorerUnavailable
 from serving.requests import CONTRIBUTIONS, ContentVectors, Floats, ProductContent, ScoreRequest, Scores
-from streams.emitting import Outbound
+from streams.emitting import OnWritten, Outbound
 from streams.records import Headers
 
 Scope = Literal["row", "list"]
@@ -72,7 +72,9 @@ class RecordingSender:
             ack.set_result(None)
         return ack
 
-    async def send_many(self, topic: str, partition: int, messages: Sequence[Outbound]) -> Awaitable[object]:
+    async def send_many(
+        self, topic: str, partition: int, messages: Sequence[Outbound], on_written: OnWritten | None = None
+    ) -> Awaitable[object]:
         acks = [
             await self.send(topic, message.value, key=message.key, partition=partition, headers=message.headers)
             for message in messages

@@ -25,7 +25,7 @@ from feature_repo.views import (
 from serving.preprocess import MediaLimits
 from streams import records
 from streams.content_side import ContentSide
-from streams.emitting import Emitter, Outbound
+from streams.emitting import Emitter, OnWritten, Outbound
 from streams.folding import BehaviorFolding, CatalogFolding, ContentFolding, UserFolding
 from streams.freshness import Freshness
 from streams.media import MediaStore
@@ -128,12 +128,20 @@ class LogSender:
         self.log.append(topic, value, key, partition, headers)
         return asyncio.ensure_future(asyncio.sleep(0.002))
 
-    async def send_many(self, topic: str, partition: int, messages: Sequence[Outbound]) -> Awaitable[object]:
+    async def send_many(
+        self, topic: str, partition: int, messages: Sequence[Outbound], on_written: OnWritten | None = None
+    ) -> Awaitable[object]:
         if self.dead:
             await asyncio.Event().wait()
+        offset = len(self.log.places[topic, partition])
         for message in messages:
             self.log.append(topic, message.value, message.key, partition, message.headers)
-        return asyncio.ensure_future(asyncio.sleep(0.002))
+        return asyncio.ensure_future(self._acknowledge(offset, len(messages), on_written))
+
+    async def _acknowledge(self, offset: int, count: int, on_written: OnWritten | None) -> None:
+        await asyncio.sleep(0.002)
+        if on_written is not None and not self.dead:
+            on_written(offset, count)
 
 
 class Process:
@@ -303,6 +311,7 @@ class RankingProcess(Process):
         while True:
             if assignment != self._again:
                 assignment, position = self._again, 0
+            position = self.side.passed(0, position)
             for entry in entries[position:]:
                 position += 1
                 key = (entry.key or b"").decode()

@@ -11,7 +11,7 @@ import pytest
 
 from serving.requests import ScoreRequest, Scores
 from streams import reranking
-from streams.emitting import Outbound
+from streams.emitting import OnWritten, Outbound
 from streams.records import Cause, Ranking, decode_ranking, encode_record
 from streams.reranking import Reranker
 from tests.streams.bench import HOUR
@@ -30,11 +30,13 @@ class JammedSender(RecordingSender):
     way: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: int = 0
 
-    async def send_many(self, topic: str, partition: int, messages: Sequence[Outbound]) -> Awaitable[object]:
+    async def send_many(
+        self, topic: str, partition: int, messages: Sequence[Outbound], on_written: OnWritten | None = None
+    ) -> Awaitable[object]:
         self.waiting += len(messages)
         await self.way.wait()
         self.waiting -= len(messages)
-        return await RecordingSender.send_many(self, topic, partition, messages)
+        return await RecordingSender.send_many(self, topic, partition, messages, on_written)
 
 
 @dataclass(slots=True)
