@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import UNSET, Struct
@@ -149,6 +150,9 @@ class BehaviorFolding:
         return state.newest
 
     def values(self, state: features.BehaviorState, as_of: int) -> Values:
+        counts = features.only_counts(state, as_of)
+        if counts is not None:
+            return _values_of_counts(counts)
         return Values(self._numbers.pack(*features.behavior_values(state, as_of)), NO_STRINGS)
 
     def next_change(self, state: features.BehaviorState, as_of: int) -> int | None:
@@ -158,6 +162,11 @@ class BehaviorFolding:
         self, entity: str, state: features.BehaviorState, stamps: Stamps, entries: Sequence[Entry], changed: bool
     ) -> Forward | None:
         return None
+
+
+@lru_cache(maxsize=65_536)
+def _values_of_counts(counts: tuple[int, ...]) -> Values:
+    return Values(numbers_of(PRODUCT_BEHAVIOR).pack(*features.values_of_counts(counts)), NO_STRINGS)
 
 
 class UserFolding:

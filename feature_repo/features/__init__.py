@@ -24,8 +24,10 @@ from feature_repo.features.behavior import (
     fold_behavior,
     fold_behaviors,
     next_change,
+    only_counts,
     pack_behavior,
     unpack_behavior,
+    values_of_counts,
 )
 from feature_repo.features.buckets import Buckets
 from feature_repo.features.catalog import (
@@ -93,6 +95,7 @@ __all__ = [
     "fold_product",
     "fold_user",
     "next_change",
+    "only_counts",
     "pack_behavior",
     "pack_catalog",
     "pack_content",
@@ -106,4 +109,5 @@ __all__ = [
     "user_history",
     "user_values",
     "usual_price",
+    "values_of_counts",
 ]

@@ -1,6 +1,6 @@
 """Behaviour of a product: integer counts in event-time buckets, and windows over them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct, field
 
@@ -9,6 +9,7 @@ from feature_repo.features.buckets import NEVER, NONE, Buckets
 from feature_repo.features.counting import (
     CLICKED,
     COLUMNS,
+    COUNTED_ONCE,
     ORDERED,
     PURCHASED,
     RETURNED,
@@ -64,8 +65,12 @@ def fold_behaviors(state: BehaviorState, events: Iterable[Behavior]) -> None:
         if minute != current:
             _add(state, current, tally)
             current, tally = minute, [0] * COLUMNS
-        for column, count in counts_of(event):
-            tally[column] += count
+        once = COUNTED_ONCE.get(event.type)
+        if once is None:
+            for column, count in counts_of(event):
+                tally[column] += count
+        else:
+            tally[once] += 1
     _add(state, current, tally)
     state.newest = newest
 
@@ -83,8 +88,29 @@ def behavior_values(state: BehaviorState, as_of: int) -> list[float]:
     """Feature values at `as_of` (ms), rounded, in the order of views.PRODUCT_BEHAVIOR."""
     in_10m, in_1h = state.minutes.sums(as_of // MINUTE_MS)
     in_24h, in_7d = state.hours.sums(as_of // HOUR_MS)
+    return _values(in_10m, in_1h, in_24h, in_7d, state.totals)
+
+
+def only_counts(state: BehaviorState, as_of: int) -> tuple[int, ...] | None:
+    """What every window and the totals hold, where that is the same: `values_of_counts` is then `behavior_values`.
+
+    Most products are met in one minute of a week, and their few counts are those of many others.
+    """
+    counts = state.minutes.only(as_of // MINUTE_MS)
+    if counts is not None and counts == state.totals and state.hours.only(as_of // HOUR_MS) == counts:
+        return tuple(counts)
+    return None
+
+
+def values_of_counts(counts: Sequence[int]) -> list[float]:
+    """Feature values where every window and the totals hold these counts."""
+    return _values(counts, counts, counts, counts, counts)
+
+
+def _values(
+    in_10m: Sequence[int], in_1h: Sequence[int], in_24h: Sequence[int], in_7d: Sequence[int], ever: Sequence[int]
+) -> list[float]:
     viewed, clicked, carted, ordered, purchased, returned = in_24h
-    ever = state.totals
     values = [
         _sold(in_10m[PURCHASED], in_10m[RETURNED]),
         _sold(in_1h[PURCHASED], in_1h[RETURNED]),

@@ -127,6 +127,12 @@ class Buckets(Struct, gc=False):
             self._leaving = min(first + length for first, length in firsts)
         return min(self._leaving, NEVER)
 
+    def only(self, now: int) -> list[int] | None:
+        """The counts of the one bucket there is, where every window that ends at `now` holds it; else None."""
+        if self._now == NONE and len(self.counts) == 1 and 0 <= now - self._newest < self.lengths[0]:
+            return self.counts[self._newest]
+        return None
+
     def _is_alone(self) -> bool:
         """Whether there is one bucket, so far: it is its own sum."""
         return self._now == NONE and len(self.counts) == 1

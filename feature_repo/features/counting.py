@@ -9,7 +9,9 @@ COLUMNS = 6
 #: (column, count) pairs
 Counts = tuple[tuple[int, int], ...]
 
-_ONE: dict[str, Counts] = {"impression": ((VIEWED, 1),), "click": ((CLICKED, 1),), "cart": ((CARTED, 1),)}
+#: column of the events that count one, and nothing besides
+COUNTED_ONCE = {"impression": VIEWED, "click": CLICKED, "cart": CARTED}
+_ONE: dict[str, Counts] = {kind: ((column, 1),) for kind, column in COUNTED_ONCE.items()}
 
 
 def counts_of(event: Behavior) -> Counts:

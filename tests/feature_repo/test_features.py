@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from feature_repo import features
 from feature_repo.events import Attribute, Behavior, Product
@@ -75,6 +75,26 @@ def test_events_that_are_folded_together_leave_what_they_leave_one_by_one(
     assert state.totals == folded(told).totals
     as_of = newest_of(events)
     assert features.behavior_values(state, as_of) == features.behavior_values(folded(told), as_of)
+
+
+@given(behaviors(max_size=6), times)
+@FEW
+def test_counts_that_every_window_holds_are_told_apart_from_those_that_only_some_hold(
+    events: list[Behavior], as_of: int
+) -> None:
+    state = folded(events)
+    found = features.only_counts(state, as_of)
+    if found is not None:
+        assert features.values_of_counts(found) == brute_values(events, as_of)
+
+
+def test_a_product_that_was_met_in_one_minute_has_the_same_counts_in_every_window() -> None:
+    event = Behavior(type="purchase", event_id="e", product_id="p", event_time=BASE, quantity=2)
+    state = folded([event])
+    assert features.only_counts(state, BASE + 1) == (0, 0, 0, 1, 2, 0)
+    assert features.only_counts(state, BASE + 10 * MINUTE_MS) is None, "ten minutes later one window lacks it"
+    later = folded([event, structs.replace(event, event_id="f", event_time=BASE + MINUTE_MS)])
+    assert features.only_counts(later, BASE + MINUTE_MS) is None, "two minutes have counts"
 
 
 # --- rounding ------------------------------------------------------------------------------------------------------
