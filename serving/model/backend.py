@@ -24,6 +24,7 @@ class TorchModel:
     """
 
     net: nn.Module
+    device = torch.device("cpu")
 
     def __init__(self, pb_utils: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         self._pb_utils = pb_utils
@@ -31,15 +32,16 @@ class TorchModel:
         self._outputs = outputs
 
     def load(self, args: dict[str, str]) -> None:
-        """Build the net of this version as its weights configure it."""
+        """Build the net of this version as its weights configure it, where this instance is to run."""
         torch.set_num_threads(THREADS)
+        self.device = device_of(args)
         file = Path(args["model_repository"]) / args["model_version"] / WEIGHTS
-        self.net = load(args["model_name"], file)
+        self.net = load(args["model_name"], file).to(self.device)
 
     def prove(self, *example: Tensor) -> None:
         """Answer an example before any request comes; raise ValueError for an answer that is not finite."""
         with torch.inference_mode():
-            answers = self.answer(example, self._outputs)
+            answers = self.answer([tensor.to(self.device) for tensor in example], self._outputs)
         for name in self._outputs:
             if not bool(answers[name].isfinite().all()):
                 raise ValueError(f"the answer to an example has {name} that is not finite")
@@ -58,9 +60,16 @@ class TorchModel:
         asked = request.requested_output_names()
         answers = self.answer(tensors, asked)
         return self._pb_utils.InferenceResponse(
-            [self._pb_utils.Tensor.from_dlpack(name, answers[name].contiguous()) for name in asked]
+            [self._pb_utils.Tensor.from_dlpack(name, answers[name].cpu().contiguous()) for name in asked]
         )
 
     def _tensor(self, request: Any, name: str) -> Tensor:
         tensor: Tensor = from_dlpack(self._pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
-        return tensor
+        return tensor.to(self.device)
+
+
+def device_of(args: Mapping[str, str]) -> torch.device:
+    """The GPU that Triton gives an instance (KIND_AUTO: one each where there are any), if this torch can use it."""
+    if args.get("model_instance_kind") == "GPU" and torch.cuda.is_available():
+        return torch.device("cuda", int(args["model_instance_device_id"]))
+    return torch.device("cpu")

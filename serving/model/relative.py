@@ -42,7 +42,7 @@ def ranks(values: Tensor, known: Tensor, group: Tensor, groups: int) -> Tensor:
     (first,) = torch.where(begins)
     last = torch.cat((first[1:], first.new_tensor([len(own)]))) - 1
     place = ((first + last) / 2)[begins.cumsum(0) - 1]
-    count = torch.bincount(own, minlength=2 * groups)
+    count = totals(torch.ones_like(own), own, 2 * groups)
     others = count[in_list] - 1
     centred = 2 * (place - (count.cumsum(0) - count)[in_list]) / others.clamp(min=1) - 1
     found = torch.empty_like(values)
