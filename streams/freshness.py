@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import urllib.request
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
@@ -214,13 +214,12 @@ class Freshness(Collector):
         """To be called with (view, partition, Kafka timestamps in ms) of rows that the store now holds."""
 
         def written(view: str, partition: int, kafka_times: Iterable[int]) -> None:
-            now, rows = now_ms(), 0
+            now, rows = now_ms(), Counter(kafka_times)
             histogram = self._latency["row", view, str(partition)]
-            for kafka_time in kafka_times:
-                rows += 1
+            for kafka_time, count in rows.items():
                 if kafka_time > 0:
-                    histogram.observe(now - kafka_time)
-            self._values[ROWS_WRITTEN][(view,)] += rows
+                    histogram.observe(now - kafka_time, count)
+            self._values[ROWS_WRITTEN][(view,)] += rows.total()
 
         return written
 

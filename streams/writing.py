@@ -85,6 +85,7 @@ class Flush(Struct, gc=False):
 
     row: OwnedRow
     write: RowWrite
+    stamps: bytes
     changes: int
     pending: int
     emitted_ms: int | None
@@ -413,7 +414,7 @@ class RowWriter:
         due = None if row.due is None else row.due // MINUTE_MS
         agenda = KEEP if due == row.agenda else due
         write = RowWrite(row.entity, row.read_stamps, self._blob(row), stored, agenda)
-        flush = Flush(row, write, row.changes, len(row.pending), row.emitted_ms)
+        flush = Flush(row, write, pack_stamps(row.stamps), row.changes, len(row.pending), row.emitted_ms)
         row.emitted_ms = None
         return flush
 
@@ -460,7 +461,7 @@ class RowWriter:
 
     def _settle(self, flush: Flush) -> None:
         row = flush.row
-        row.read_stamps = pack_stamps(flush.write.stored.stamps)
+        row.read_stamps = flush.stamps
         if flush.write.due != KEEP:
             row.agenda = flush.write.due
         del row.pending[: flush.pending]
