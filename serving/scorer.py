@@ -30,8 +30,8 @@ from serving.settings import ServingSettings
 
 #: queries of one encoding call
 ENCODED_ROWS = 256
-#: rows of one scoring request: 2 MB of tensors. While the server scores them the next ones travel
-SCORED_ROWS = 2_500
+#: rows of one scoring request: some 2 MB of tensors. While the server scores them the next ones travel
+SCORED_ROWS = 2_000
 #: requests of one call that are under way at once: one that is scored, one that waits for it, one that travels
 LANES = 3
 #: gRPC waits up to two minutes before it tries a server again that was away; a ranking cannot
