@@ -16,7 +16,7 @@ MODALITIES = ("text", "image", "video", "audio", "attributes")
 EMBEDDING_DIM = 32
 #: S slots of the ranker's `content[N, S, D]`, by whose they are: first one for each modality, in their order, that a
 #: query is matched with; then likeness, one vector over several slots: which products have attributes in common
-LIKENESS = tuple(range(len(MODALITIES), len(MODALITIES) + 4))
+LIKENESS = tuple(range(len(MODALITIES), len(MODALITIES) + 1))
 SLOTS = (*MODALITIES, *("attributes" for _ in LIKENESS))
 LIKENESS_DIM = len(LIKENESS) * EMBEDDING_DIM
 #: modalities that a user has a taste in, and the slots that it is a taste for
@@ -171,11 +171,15 @@ VIEW_BY_NAME = {view.name: view for view in VIEWS}
 
 #: exact amounts in minor units (-1 unknown) that the ranker reads of `product_catalog`
 PRICE_FIELDS = ("price", "price_usual")
-#: columns of the ranker's `numeric[N, F]`: the prices, then every behaviour feature
-NUMERIC_FIELDS = (*PRICE_FIELDS, *(field.name for field in PRODUCT_BEHAVIOR.fields))
+#: the ranker's live numbers of a product, whoever asks: the prices, then every behaviour feature
+PRODUCT_FIELDS = (*PRICE_FIELDS, *(field.name for field in PRODUCT_BEHAVIOR.fields))
+#: columns of the ranker's `numeric[N, F]`: those, then what the user of the row's list did with this very product, less
+#: what was expected (`serving/users.py`); 0 for a product that the user has not met, and for nobody
+NUMERIC_FIELDS = (*PRODUCT_FIELDS, "familiarity")
 #: where in `numeric` they are
 PRICE_COLUMNS = slice(0, len(PRICE_FIELDS))
-BEHAVIOR_COLUMNS = slice(len(PRICE_FIELDS), len(NUMERIC_FIELDS))
+BEHAVIOR_COLUMNS = slice(len(PRICE_FIELDS), len(PRODUCT_FIELDS))
+FAMILIARITY = NUMERIC_FIELDS.index("familiarity")
 
 
 def input_hash() -> str:

@@ -20,7 +20,8 @@ Ints: TypeAlias = NDArray[np.int32]
 #: the models of a repository
 MODELS = ("product_encoder", "query_encoder", "ranker")
 #: what a score is made of, and the columns of `Scores.contributions`. sales: purchases, orders, returns, carts;
-#: clicks: impressions, clicks and their ratio; base: what no part has to answer for, so that they sum to the logit
+#: clicks: impressions, clicks, their ratio, and what the user did with this product; base: what no part has to answer
+#: for, so that they sum to the logit
 PARTS = (*MODALITIES, "price", "sales", "clicks", "retrieval")
 CONTRIBUTIONS = (*PARTS, "base")
 
@@ -30,8 +31,8 @@ class ScoreRequest:
     """N candidate rows of Q result sets, concatenated. A row's score depends on the row itself, its query and user
     vector and its retrieval score; with a model of list scope on the other rows of its set, too: such sets come whole.
 
-    `numeric` holds raw values: price in minor units (-1 unknown) and window counts. A product that nobody knows is
-    price -1, zeros, mask zeros.
+    `numeric` holds raw values: price in minor units (-1 unknown), window counts, and what the user of the row's set did
+    with the product. A product that nobody knows is price -1, zeros, mask zeros.
     """
 
     query: Floats  # [Q, D], zeros without a query

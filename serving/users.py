@@ -40,30 +40,37 @@ def user_vector(
     `history` is [(type, product_id, position, event_time)]; `contents` are the content vectors [S, D] of the products
     that are known, zeros for missing modalities; other products are skipped.
     """
-    residuals: dict[str, float] = {}
-    for kind, product_id, position, _event_time in history:
-        if product_id in contents:
-            weight = -_expected(click_rates, position) if kind == "impression" else EVENT_WEIGHTS[kind]
-            if weight:
-                residuals[product_id] = residuals.get(product_id, 0.0) + weight
-    if not residuals:
+    met = {name: residual for name, residual in residuals(history, click_rates).items() if name in contents}
+    if not met:
         return np.zeros(USER_DIM, np.float32)
-    vectors = np.stack([contents[product_id] for product_id in residuals]).astype(np.float64)
-    weights = np.array(list(residuals.values()))
-    known = len(residuals) + PRIOR_PRODUCTS
+    vectors = np.stack([contents[product_id] for product_id in met]).astype(np.float64)
+    weights = np.array(list(met.values()))
+    known = len(met) + PRIOR_PRODUCTS
     summed = weights @ vectors[:, _SUMMED].reshape(len(weights), -1) / known
     likeness = _ridge(vectors[:, LIKENESS].reshape(len(weights), -1), weights)
     lean = np.array([log1p(len(weights)), weights.sum() / known])
     return np.concatenate([summed, likeness, lean]).astype(np.float32)
 
 
+def residuals(
+    history: Sequence[tuple[str, str, int | None, int]], click_rates: Sequence[float] = ()
+) -> dict[str, float]:
+    """By product of a history, what the user did with it less what was expected: see `user_vector`. A product of which
+    nothing was expected and with which nothing was done is not in it."""
+    found: dict[str, float] = {}
+    for kind, product_id, position, _event_time in history:
+        weight = -_expected(click_rates, position) if kind == "impression" else EVENT_WEIGHTS[kind]
+        if weight:
+            found[product_id] = found.get(product_id, 0.0) + weight
+    return found
+
+
 def _ridge(vectors: NDArray[np.float64], residuals: NDArray[np.float64]) -> NDArray[np.float64]:
     """vectors [n, W], residuals [n] -> the taste [W] whose products with the vectors come nearest to the residuals
     while it stays small (ridge regression: Hoerl and Kennard 1970, doi:10.1080/00401706.1970.10488634): what many of
-    the products have in common is not counted as often as that. Solved for the products, of which there are fewer than
-    numbers."""
-    alike = vectors @ vectors.T + RIDGE * np.eye(len(vectors))
-    taste: NDArray[np.float64] = np.linalg.solve(alike, residuals) @ vectors
+    the products have in common is not counted as often as that."""
+    together = vectors.T @ vectors + RIDGE * np.eye(vectors.shape[1])
+    taste: NDArray[np.float64] = np.linalg.solve(together, vectors.T) @ residuals
     return taste
 
 

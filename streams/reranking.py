@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.events import Bundle, ResultSet
-from feature_repo.views import PRODUCT_CONTENT, USER_BEHAVIOR, USER_DIM
+from feature_repo.views import FAMILIARITY, PRODUCT_CONTENT, USER_BEHAVIOR, USER_DIM
 from serving.requests import ScoreRequest, Scores
 from streams.candidate_rows import CandidateRows, Effect
 from streams.dirty import Dirty
@@ -278,19 +278,23 @@ class Reranker:
         begins = np.flatnonzero(np.diff(owners, prepend=-1))
         numbers = owners[begins]
         user = np.zeros((len(numbers), USER_DIM), np.float32)
+        numeric = self.rows.numeric[slots]
+        ends = np.append(begins[1:], len(owners))
         for row in np.flatnonzero(self.sets.has_user[numbers]).tolist():
             live = self.sets.by_number[numbers[row]]
             assert live is not None
             assert live.user_id is not None
             user[row] = self.users.vector(live.user_id, click_rates)
+            of_set = slice(begins[row], ends[row])
+            numeric[of_set, FAMILIARITY] = self.users.familiarity(live.user_id, slots[of_set], click_rates)
         return ScoreRequest(
             query=self.sets.query_vectors[numbers],
             user=user,
             content=self.rows.content[slots],
             mask=self.rows.mask[slots],
-            numeric=self.rows.numeric[slots],
+            numeric=numeric,
             retrieval=self.sets.places.retrieval[places],
-            set_index=np.repeat(np.arange(len(numbers), dtype=np.int32), np.diff(begins, append=len(owners))),
+            set_index=np.repeat(np.arange(len(numbers), dtype=np.int32), ends - begins),
         )
 
     # --- apply -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ The products of a user's history are dependencies like candidates: their slots a
 vector. Only `serving.users.user_vector` says how.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgpack
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from feature_repo.row import unpack_row
 from feature_repo.views import USER_BEHAVIOR
-from serving.users import user_vector
+from serving.users import residuals, user_vector
 from streams.candidate_rows import CandidateRows
 
 _HISTORY = [field.name for field in USER_BEHAVIOR.strings].index("history")
@@ -29,6 +29,8 @@ class UserRow:
     history: list[tuple[str, str, int, int]] = field(default_factory=list)
     slots: dict[str, int] = field(default_factory=dict)
     vector: NDArray[np.float32] | None = None
+    #: slots i32[n] of the products that the user has met, in order, and what was done with them less expected f32[n]
+    met: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None
     sets: int = 0
 
 
@@ -78,7 +80,7 @@ class Users:
         history = [(kind, product, position, time) for kind, product, position, time in msgpack.unpackb(packed)]
         if history == known.history:
             return False
-        known.history, known.vector = history, None
+        known.history, known.vector, known.met = history, None, None
         self._hold(user_id, known, {product for _, product, _, _ in history})
         return True
 
@@ -91,16 +93,32 @@ class Users:
 
     def vector(self, user_id: str, click_rates: Sequence[float]) -> NDArray[np.float32]:
         """f32[U]: zeros for a user without history. `click_rates` are those of the bundle in force."""
-        if click_rates is not self._click_rates:
-            self._click_rates = click_rates
-            for known in self._users.values():
-                known.vector = None
+        self._expect(click_rates)
         row = self._users[user_id]
         if row.vector is None:
             there = {product: slot for product, slot in row.slots.items() if self._rows.mask[slot].any()}
             contents = {product: self._rows.content[slot] for product, slot in there.items()}
             row.vector = user_vector(row.history, contents, click_rates)
         return row.vector
+
+    def familiarity(self, user_id: str, slots: NDArray[np.int32], click_rates: Sequence[float]) -> NDArray[np.float32]:
+        """f32[n] what the user did with the products in some slots less what was expected; 0 for those not met."""
+        self._expect(click_rates)
+        row = self._users[user_id]
+        if row.met is None:
+            row.met = _by_slot(row.slots, residuals(row.history, click_rates))
+        known, values = row.met
+        if not len(known):
+            return np.zeros(len(slots), np.float32)
+        places = np.minimum(np.searchsorted(known, slots), len(known) - 1)
+        return np.where(known[places] == slots, values[places], np.float32(0))
+
+    def _expect(self, click_rates: Sequence[float]) -> None:
+        """What was made with other rates is made again."""
+        if click_rates is not self._click_rates:
+            self._click_rates = click_rates
+            for known in self._users.values():
+                known.vector = known.met = None
 
     def _hold(self, user_id: str, row: UserRow, products: set[str]) -> None:
         gone = {product: slot for product, slot in row.slots.items() if product not in products}
@@ -124,3 +142,9 @@ class Users:
             if self._rows.release(slot):
                 given_back.append(product)
         return given_back
+
+
+def _by_slot(slots: Mapping[str, int], values: Mapping[str, float]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Slots in order, and the values of their products."""
+    order = sorted((slots[product], value) for product, value in values.items())
+    return np.array([slot for slot, _ in order], np.int32), np.array([value for _, value in order], np.float32)

@@ -24,6 +24,7 @@ from feature_repo.row import pack_row
 from feature_repo.row_store import Marker, RowStore, RowWrite, Space, Stored
 from feature_repo.views import (
     BEHAVIOR_COLUMNS,
+    FAMILIARITY,
     HOUR_MS,
     MINUTE_MS,
     MODALITIES,
@@ -172,13 +173,18 @@ class Arithmetic:
 
 @dataclass
 class Noting(Arithmetic):
-    """Keeps the products that it encodes."""
+    """Keeps the products that it encodes, and what it scores."""
 
     products: list[ProductContent] = field(default_factory=list)
+    requests: list[ScoreRequest] = field(default_factory=list)
 
     async def encode_products(self, products: Sequence[ProductContent], version: int | None = None) -> ContentVectors:
         self.products += products
         return await super().encode_products(products, version)
+
+    async def score(self, request: ScoreRequest, version: int | None = None, *, explain: bool = False) -> Scores:
+        self.requests.append(request)
+        return await super().score(request, version, explain=explain)
 
 
 def _vector(first: float) -> Floats:
@@ -327,6 +333,17 @@ def test_titles_count_with_a_query_and_with_a_user_who_bought_long_titles() -> N
     log.add(bought("3", "b", T - 2 * HOUR_MS, user_id="jo"))
     both = 1.5 / (2 + PRIOR_PRODUCTS)
     assert ranks(log.replay(), "u") == [("a", round(both, 5)), ("b", round(both / 2, 5))]
+
+
+def test_rows_say_what_their_own_user_did_with_the_product() -> None:
+    log = ready(priced("a", 0), priced("b", 0))
+    log.add(result_set("a", "b"), result_set("a", "b", name="u", user_id="jo"))
+    log.add(bought("1", "b", T - 2 * HOUR_MS, user_id="jo")).beat(T)
+    log.add(bought("2", "elsewhere", T - 2 * HOUR_MS, user_id="jo"))
+    scorer = Noting()
+    asyncio.run(Expectations(scorer, nothing_there).of(log.replay()))
+    (request,) = scorer.requests
+    assert request.numeric[:, FAMILIARITY].tolist() == [0, 0, 0, 1]
 
 
 def test_a_user_is_folded_in_order_of_arrival_whatever_the_order_of_reading() -> None:

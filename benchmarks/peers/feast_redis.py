@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from feature_repo import definitions
 from feature_repo.reading import Snapshot
-from feature_repo.views import EMBEDDING_DIM, LIKENESS, LIKENESS_DIM, MODALITIES, NUMERIC_FIELDS, UNKNOWN, View
+from feature_repo.views import EMBEDDING_DIM, LIKENESS, LIKENESS_DIM, MODALITIES, PRODUCT_FIELDS, UNKNOWN, View
 from serving.requests import ScoreRequest
 
 #: Feast's rows lie in a database of their own of the same Redis
@@ -66,7 +66,7 @@ def fill(store: FeatureStore, view: View, table: pd.DataFrame) -> None:
 
 def numbers_of(columns: dict[str, list[Any]], request: ScoreRequest) -> None:
     """Put what `get_online_features(...).to_dict()` gave into a request, row by row; what is missing stays unknown."""
-    for place, name in enumerate(NUMERIC_FIELDS):
+    for place, name in enumerate(PRODUCT_FIELDS):
         unknown = UNKNOWN if name == "price" else 0.0
         request.numeric[:, place] = [unknown if value is None else value for value in columns[name]]
     for place, name in enumerate(MODALITIES):

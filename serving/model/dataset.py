@@ -26,13 +26,14 @@ from feature_repo.features import (
     fold_behavior,
     fold_product,
 )
-from feature_repo.views import DAY_MS, NUMERIC_FIELDS, PRICE_FIELDS, PRODUCT_CATALOG
+from feature_repo.views import DAY_MS, FAMILIARITY, NUMERIC_FIELDS, PRICE_FIELDS, PRODUCT_CATALOG
 from serving.datasets.online_retail import History
 from serving.datasets.shirts import COLOUR_NAMES, GARMENT_NAMES, Shirt, sales
 from serving.preprocess import PreparedProducts, prepare_products
 from serving.preprocess.image import IMAGE_SIZE
 from serving.requests import Floats, Ints, ProductContent
 from serving.retrieval import TextIndex, queries
+from serving.users import residuals
 
 #: candidates of a list of the real shop, as its retrieval gives them
 CANDIDATES = 100
@@ -104,6 +105,17 @@ class Shop:
     @cached_property
     def _prepared(self) -> dict[int, PreparedProducts]:
         return {}
+
+    def numbers(self, lists: Sequence[RankedList]) -> Floats:
+        """[N, F] live numbers of the rows of some lists, as their users see them."""
+        numeric = np.concatenate([one.numeric for one in lists])
+        numeric[:, FAMILIARITY] = np.concatenate([self._familiarity(one) for one in lists])
+        return numeric
+
+    def _familiarity(self, one: RankedList) -> Floats:
+        """[n] what the user did with each product of a list before, less expected."""
+        known = residuals(one.history, self.click_rates)
+        return np.array([known.get(self.products[row].product_id, 0.0) for row in one.items], np.float32)
 
     def between(self, since_ms: int, until_ms: int) -> tuple[RankedList, ...]:
         """The lists of [since_ms, until_ms)."""
@@ -230,7 +242,7 @@ class Shelf:
         return np.array([self._rows[name] for name in names], np.int32)
 
     def numeric(self, names: Sequence[str], as_of: int) -> Floats:
-        """[n, F] as of a moment in ms."""
+        """[n, F] as of a moment in ms, for nobody."""
         values = [self._row(name, as_of) for name in names]
         return np.array(values, np.float32).reshape(len(names), len(NUMERIC_FIELDS))
 
@@ -238,7 +250,8 @@ class Shelf:
         if (name, as_of) not in self._known:
             ints = catalog_ints(self._catalog[name])
             prices = [ints[PRODUCT_CATALOG.offsets[field]] for field in PRICE_FIELDS]
-            self._known[name, as_of] = [*prices, *behavior_values(self._behavior[name], as_of)]
+            familiarity = 0.0
+            self._known[name, as_of] = [*prices, *behavior_values(self._behavior[name], as_of), familiarity]
         return self._known[name, as_of]
 
 

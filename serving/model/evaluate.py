@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feature_repo.views import MODALITIES, NUMERIC_FIELDS, PRICE_COLUMNS, UNKNOWN
+from feature_repo.views import BEHAVIOR_COLUMNS, FAMILIARITY, MODALITIES, NUMERIC_FIELDS, PRICE_COLUMNS, UNKNOWN
 from serving.model.dataset import RankedList, Shop
 from serving.model.encoders import ProductEncoder, QueryEncoder
 from serving.model.metrics import mean, ndcg
@@ -83,7 +83,7 @@ def request(nets: Nets, shop: Shop, lists: Sequence[RankedList]) -> ScoreRequest
         user=users(shop, content, lists),
         content=content[items],
         mask=shop.prepared_at(nets.product_encoder.image_size).mask[items],
-        numeric=np.concatenate([one.numeric for one in lists]),
+        numeric=shop.numbers(lists),
         retrieval=np.concatenate([one.retrieval for one in lists]),
         set_index=set_index(lists),
     )
@@ -146,9 +146,15 @@ def _without_price(asked: ScoreRequest) -> ScoreRequest:
 
 
 def _without_sales(asked: ScoreRequest) -> ScoreRequest:
-    numeric = np.zeros_like(asked.numeric)
-    numeric[:, PRICE_COLUMNS] = asked.numeric[:, PRICE_COLUMNS]
+    numeric = asked.numeric.copy()
+    numeric[:, BEHAVIOR_COLUMNS] = 0
     return replace(asked, numeric=numeric)
+
+
+def _without_user(asked: ScoreRequest) -> ScoreRequest:
+    numeric = asked.numeric.copy()
+    numeric[:, FAMILIARITY] = 0
+    return replace(asked, user=np.zeros_like(asked.user), numeric=numeric)
 
 
 def _without_modality(column: int) -> Callable[[ScoreRequest], ScoreRequest]:
@@ -165,6 +171,6 @@ MASKS: Final[dict[str, Callable[[ScoreRequest], ScoreRequest]]] = {
     "price": _without_price,
     "sales": _without_sales,
     **{name: _without_modality(column) for column, name in enumerate(MODALITIES)},
-    "user": lambda asked: replace(asked, user=np.zeros_like(asked.user)),
+    "user": _without_user,
     "retrieval": lambda asked: replace(asked, retrieval=np.zeros_like(asked.retrieval)),
 }

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from feature_repo.views import BEHAVIOR_COLUMNS, NUMERIC_FIELDS
+from feature_repo.views import BEHAVIOR_COLUMNS, FAMILIARITY, NUMERIC_FIELDS
 from serving.model.relative import ranks, z_scores
 
 COLUMN: Final = {name: column for column, name in enumerate(NUMERIC_FIELDS)}
@@ -23,6 +23,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "views": "clicks",
     "clicks": "clicks",
     "ctr": "clicks",
+    "familiarity": "clicks",
 }
 #: (short window, long window, how many short ones make a long one): what happens more often than it used to
 PACES: Final = (
@@ -53,6 +54,7 @@ def inputs_of(relative: bool) -> list[tuple[str, str]]:
     inputs += [(_part(name), name) for name in NUMERIC_FIELDS[BEHAVIOR_COLUMNS]]
     inputs += [(_part(short), f"{short}_pace") for short, _, _ in PACES]
     inputs += [(_part(clicks), f"{clicks}_rate") for clicks, _ in RATES]
+    inputs.append((_part(NUMERIC_FIELDS[FAMILIARITY]), NUMERIC_FIELDS[FAMILIARITY]))
     inputs.append(("retrieval", "retrieval"))
     if relative:
         parts = {name: part for part, name in inputs}
@@ -99,6 +101,7 @@ class Numbers(nn.Module):
                 torch.log1p(counts[:, BEHAVIOR_COLUMNS] * self.scale),
                 torch.log1p(counts[:, self.short] * self.ratio) - torch.log1p(counts[:, self.long]),
                 self._rates(counts),
+                _familiarity(numeric).unsqueeze(1),
                 torch.log1p(retrieval.clamp(min=0)).unsqueeze(1),
             ),
             1,
@@ -133,6 +136,13 @@ def price_inputs(numeric: Tensor) -> Tensor:
     price, usual = torch.log1p(both.clamp(min=0)).unbind(1)
     compared = known[:, 0] * known[:, 1]
     return torch.stack((known[:, 0], known[:, 0] * (price - USUAL_LOG_PRICE), compared, compared * (price - usual)), 1)
+
+
+def _familiarity(numeric: Tensor) -> Tensor:
+    """[N] logarithm, with its sign, of what was done less expected: who buys ten times as often does not like it ten
+    times as much."""
+    familiarity = numeric[:, FAMILIARITY]
+    return familiarity.sign() * torch.log1p(familiarity.abs())
 
 
 def _part(field: str) -> str:

@@ -27,7 +27,7 @@ MEASURED: Final = 0.02
 NUMBER_PARTS: Final = PARTS[len(MODALITIES) :]
 CLICKS: Final = NUMBER_PARTS.index("clicks")
 #: the parts whose numbers a joint taste is read with
-COUNTERS: Final = ("sales", "clicks")
+COUNTERS: Final = ("sales", "clicks", "retrieval")
 
 
 class Parts(nn.Module):

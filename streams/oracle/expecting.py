@@ -5,7 +5,7 @@ Every candidate of every live set is scored, from its whole state: nothing here 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from feature_repo.features import UserState, behavior_values, catalog_ints, cont
 from feature_repo.views import (
     BEHAVIOR_COLUMNS,
     EMBEDDING_DIM,
+    FAMILIARITY,
     MODALITIES,
     NUMERIC_FIELDS,
     PRICE_COLUMNS,
@@ -28,7 +29,7 @@ from serving.errors import BadMedia
 from serving.preprocess import MediaLimits, check_medium
 from serving.ranking import Doubles, order, rounded
 from serving.requests import Floats, ProductContent, Scorer, ScoreRequest
-from serving.users import user_vector
+from serving.users import residuals, user_vector
 from streams.oracle.replaying import Replay
 from streams.validation import MEDIA_FIELDS
 
@@ -73,6 +74,17 @@ class Rows:
     mask: Floats
     stock: NDArray[np.int64]
     delisted: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Shopper:
+    """What the model sees of a user: a vector [U], and what was done with each product less what was expected."""
+
+    vector: Floats
+    residuals: Mapping[str, float]
+
+
+NOBODY: Final = Shopper(np.zeros(USER_DIM, np.float32), {})
 
 
 class Expectations:
@@ -125,21 +137,28 @@ class Expectations:
         sets: Sequence[ResultSet],
         rows: Rows,
         queries: Mapping[str, Floats],
-        users: Mapping[str, Floats],
+        users: Mapping[str, Shopper],
         version: int,
     ) -> dict[str, Floats]:
         """Logits by result set id, each in order of product id."""
-        unasked, nobody = np.zeros(EMBEDDING_DIM, np.float32), np.zeros(USER_DIM, np.float32)
+        unasked = np.zeros(EMBEDDING_DIM, np.float32)
+        whose = [NOBODY if one.user_id is None else users[one.user_id] for one in sets]
         candidates = [sorted(one.candidates) for one in sets]
         counts = [len(some) for some in candidates]
         flat = [candidate for some in candidates for candidate in some]
         slots = np.array([rows.slots[product_id] for product_id, _ in flat])
+        numeric = rows.numeric[slots]
+        numeric[:, FAMILIARITY] = [
+            user.residuals.get(product_id, 0.0)
+            for user, some in zip(whose, candidates, strict=True)
+            for product_id, _ in some
+        ]
         request = ScoreRequest(
             query=np.stack([unasked if one.query is None else queries[one.query] for one in sets]),
-            user=np.stack([nobody if one.user_id is None else users[one.user_id] for one in sets]),
+            user=np.stack([user.vector for user in whose]),
             content=rows.content[slots],
             mask=rows.mask[slots],
-            numeric=rows.numeric[slots],
+            numeric=numeric,
             retrieval=np.array([score for _, score in flat], np.float32),
             set_index=np.repeat(np.arange(len(sets), dtype=np.int32), counts),
         )
@@ -211,12 +230,12 @@ class Expectations:
         return data
 
 
-def _user(state: UserState, rows: Rows, click_rates: Sequence[float]) -> Floats:
-    """The vector of a user's last events and of the contents of their products."""
+def _user(state: UserState, rows: Rows, click_rates: Sequence[float]) -> Shopper:
+    """What a user's last events say, and the contents of their products."""
     history = user_events(state)
     slots = {product_id: rows.slots[product_id] for _, product_id, _, _ in history}
     contents = {product_id: rows.content[slot] for product_id, slot in slots.items() if rows.mask[slot].any()}
-    return user_vector(history, contents, click_rates)
+    return Shopper(user_vector(history, contents, click_rates), residuals(history, click_rates))
 
 
 def _ranked(registration: ResultSet, logits: Floats, rows: Rows, model_version: str) -> Expected:

@@ -16,10 +16,10 @@ from feature_repo.row import pack_row, unpack_row
 from feature_repo.row_store import Marker, RowStore, RowWrite, Stored, StoreUnavailable
 from feature_repo.views import (
     MODALITIES,
-    NUMERIC_FIELDS,
     PRODUCT_BEHAVIOR,
     PRODUCT_CATALOG,
     PRODUCT_CONTENT,
+    PRODUCT_FIELDS,
     UNKNOWN,
     USER_BEHAVIOR,
     VIEWS,
@@ -177,7 +177,7 @@ async def test_a_service_reads_all_that_the_ranker_reads(feast_store: FeatureSto
         await served.numbered(view, "a")
     service = feast_store.get_feature_service("ranker_v1")
     answer = feast_store.get_online_features(service, [{"product_id": "a"}]).to_dict()
-    assert set(answer) == {"product_id", *NUMERIC_FIELDS, "stock", "delisted", *MODALITIES, "likeness", "mask"}
+    assert set(answer) == {"product_id", *PRODUCT_FIELDS, "stock", "delisted", *MODALITIES, "likeness", "mask"}
     assert service.tags == {"input_hash": input_hash()}
 
 

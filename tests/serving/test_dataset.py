@@ -1,14 +1,17 @@
 """Lists to learn from know what was known at their moment, and nothing more."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from feature_repo.events import Behavior, Product
-from feature_repo.views import DAY_MS, HOUR_MS, MODALITIES, NUMERIC_FIELDS
+from feature_repo.views import DAY_MS, FAMILIARITY, HOUR_MS, MODALITIES, NUMERIC_FIELDS
 from serving.datasets import shirts as garments
 from serving.datasets.online_retail import History
-from serving.model.dataset import PAGE, WARM_UP_MS, RankedList, drawn_shirts, online_retail
+from serving.model.dataset import PAGE, WARM_UP_MS, RankedList, Shop, drawn_shirts, online_retail
 from serving.model.lessons import films, shirt_attributes, shirt_pictures, sounds
+from serving.requests import ProductContent
 
 #: titles need 100 neighbours for their words to become queries
 NAMES = [f"{number:03}" for number in range(120)]
@@ -76,6 +79,17 @@ def test_wanted_is_what_the_customer_buys_within_a_day(asked: RankedList) -> Non
 
 def test_the_history_ends_before_the_moment(asked: RankedList) -> None:
     assert [(event[0], event[1]) for event in asked.history] == [("purchase", "001")]
+
+
+def test_numbers_say_what_each_shopper_did_with_a_product(history: History, asked: RankedList) -> None:
+    shop = Shop(tuple(ProductContent(name) for name in NAMES), (), click_rates=(0.5,))
+    other = replace(asked, history=(("impression", "002", 0, 1), ("purchase", "nowhere", None, 2)))
+    numbers = shop.numbers([asked, other, replace(asked, history=())])
+    known = numbers[:, FAMILIARITY].reshape(3, 100)
+    assert np.argwhere(known).tolist() == [[0, 1], [1, 2]]
+    assert (known[0, 1], known[1, 2]) == (1.0, -0.5)
+    assert not asked.numeric[:, FAMILIARITY].any(), "the list itself stays as it was made"
+    np.testing.assert_array_equal(numbers[:100, :FAMILIARITY], asked.numeric[:, :FAMILIARITY])
 
 
 def test_a_product_that_came_later_was_not_shown(asked: RankedList) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feature_repo.events import Attribute
-from feature_repo.views import EMBEDDING_DIM, MODALITIES, SLOTS
+from feature_repo.views import EMBEDDING_DIM, LIKENESS_DIM, MODALITIES, SLOTS
 from serving.datasets.drawing import COLOURS, OUTLINES, draw
 from serving.datasets.shirts import COLOUR_NAMES
 from serving.model.config import ModelConfig, TextForm
@@ -18,6 +18,7 @@ from serving.model.encoders import ProductEncoder, QueryEncoder
 from serving.model.encoders.attributes import AttributesEncoder
 from serving.model.encoders.audio import AudioEncoder
 from serving.model.encoders.image import FEATURES, ImageEncoder
+from serving.model.encoders.tastes import FEW, Met, stretch
 from serving.model.encoders.text import TextEncoder
 from serving.model.encoders.video import VideoEncoder
 from serving.preprocess import (
@@ -295,10 +296,62 @@ def test_likeness_of_a_catalogue_is_as_long_as_one_and_the_same_every_time() -> 
     assert torch.equal(*found)
 
 
+def people(vectors: Tensor, minds: Tensor, count: int, met: int, seed: int = 5) -> list[Met]:
+    """What people did with some of the products [P, K], whose tastes spread by `minds` [K] in each direction."""
+    draws = torch.Generator().manual_seed(seed)
+    found: list[Met] = []
+    for _ in range(count):
+        rows = torch.randperm(len(vectors), generator=draws)[:met]
+        taste = minds * torch.randn(len(minds), generator=draws)
+        done = vectors[rows] @ taste + 0.4 * torch.randn(met, generator=draws)
+        found.append((rows.tolist(), done.tolist()))
+    return found
+
+
+def test_directions_in_which_people_differ_are_stretched() -> None:
+    """Two of six directions matter, one twice as much; the lists of people are of different lengths."""
+    vectors = torch.randn(200, 6, generator=torch.Generator().manual_seed(4))
+    minds = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.5, 0.0])
+    met = [*people(vectors, minds, 200, 40), *people(vectors, minds, 200, 60, seed=6)]
+    found = stretch(vectors, met)
+    lengths = (found @ found.T).diagonal().sqrt()
+    assert lengths.argsort(descending=True)[:2].tolist() == [1, 4]
+    assert float(lengths[1] / lengths[4]) == pytest.approx(2, rel=0.2)
+    assert float(lengths[[0, 2, 3, 5]].max()) < 0.3 * float(lengths[4])
+    assert torch.equal(stretch(vectors, met), found)
+
+
+def test_of_people_who_met_little_nothing_is_learned() -> None:
+    vectors = torch.randn(200, 6, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(stretch(vectors, people(vectors, torch.ones(6), 300, FEW - 1)), torch.eye(6))
+    assert torch.equal(stretch(vectors, []), torch.eye(6))
+
+
+def test_likeness_is_of_what_tells_people_apart() -> None:
+    """Makers are what products differ in most; people mind the colour, which would have no room beside them."""
+    makers = LIKENESS_DIM + 8
+    products = [{"maker": f"maker {n % makers}", "colour": f"colour {n // makers % 2}"} for n in range(6 * makers)]
+    given = catalogue(products)
+    colours = torch.tensor([[2.0 * (n // makers % 2) - 1] for n in range(len(products))])
+    met = people(colours, torch.ones(1), 200, 30)
+    gaps = []
+    for known in ([], met):
+        encoder = AttributesEncoder()
+        torch.manual_seed(0)
+        encoder.fit(*given, known)
+        with torch.inference_mode():
+            _, likeness = encoder(*given)
+        other = (likeness[0] - likeness[makers]).square().sum() / (likeness[0] - likeness[1]).square().sum()
+        gaps.append(float(other))
+    plain, minded = gaps
+    assert minded > 5 * plain
+    assert minded > 1, "another colour is farther away than another maker"
+
+
 def test_a_catalogue_without_attributes_teaches_none() -> None:
     encoder = AttributesEncoder()
     nothing = torch.full((5, ATTRIBUTE_NUMBERS), torch.nan)
-    encoder.fit(torch.zeros(5, ATTRIBUTE_LENGTH, dtype=torch.int32), nothing)
+    encoder.fit(torch.zeros(5, ATTRIBUTE_LENGTH, dtype=torch.int32), nothing, [([0, 1], [1.0, -1.0])])
     unseen = torch.from_numpy(np.stack([attribute_ids(brand, [], {}) for brand in ("Acme", "Ajax", "")]))
     with torch.inference_mode():
         (one, other, none), likeness = encoder(unseen, nothing[:3])

@@ -294,6 +294,11 @@ def test_every_number_has_a_part() -> None:
     assert {part for part, _ in inputs_of(relative=True)} == {*PARTS} - {*MODALITIES}
 
 
+def test_what_the_user_did_with_a_product_counts_less_and_less() -> None:
+    found = numbers_of(familiarity=[0, 1, -1, 10])["familiarity"]
+    np.testing.assert_allclose(found, [0, np.log(2), -np.log(2), np.log(11)], rtol=1e-6)
+
+
 def test_a_price_is_told_beside_what_the_product_usually_costs() -> None:
     found = numbers_of(price=[1000, 500, -1, 999], price_usual=[1000, 1000, 1000, -1])
     assert found["price_known"] == [1, 1, 0, 1]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
-from feature_repo.views import DAY_MS
+from feature_repo.views import DAY_MS, FAMILIARITY
 from serving.datasets import shirts as garments
 from serving.errors import ServingError
 from serving.model.bundle import load
@@ -19,6 +19,7 @@ from serving.model.config import LossWeights, ModelConfig
 from serving.model.dataset import Shop, drawn_shirts
 from serving.model.export import export
 from serving.model.ranker import Answers, Ranker
+from serving.model.training.batches import Batch, inputs, learning
 from serving.model.training.board import Board
 from serving.model.training.checkpoint import FILE, Checkpoint, NoCheckpoint
 from serving.model.training.config import BadConfig, TrainConfig
@@ -236,6 +237,19 @@ def test_all_losses_and_heads_are_learned_from(shop: Shop) -> None:
     course = fit(new_nets(model), [Lesson(shop, shop.lists[:16])], chosen, steps.append)
     assert list(course.epochs[0].losses) == ["click", "relevance", "softmax", "lambdarank"]
     assert all(np.isfinite(value) and value > 0 for value in course.epochs[0].losses.values())
+
+
+def test_a_stranger_has_met_nothing(shop: Shop) -> None:
+    """Who is taken away in training takes along what they did with the products of the list."""
+    bought = shop.products[shop.lists[0].items[2]].product_id
+    lists = [replace(one, history=(("purchase", bought, None, 0),)) for one in shop.lists[:2]]
+    lesson, nets = Lesson(shop, lists), new_nets(ModelConfig())
+    batch = Batch(lesson, learning(nets, lesson), np.arange(2))
+    known, stranger = (inputs(nets, batch, torch.device("cpu"), strangers=share) for share in (0.0, 1.0))
+    assert known.numeric[:, FAMILIARITY].sum() > 0
+    np.testing.assert_array_equal(known.numeric, shop.numbers(lists))
+    assert not stranger.user.any()
+    assert not stranger.numeric[:, FAMILIARITY].any()
 
 
 def test_pictures_are_prepared_in_the_size_of_the_model(shop: Shop) -> None:

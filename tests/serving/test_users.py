@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from feature_repo.events import BEHAVIOR_TYPES
 from feature_repo.views import EMBEDDING_DIM, LIKENESS, LIKENESS_DIM, MODALITIES, SLOTS, TASTE_SLOTS, USER_DIM
 from serving.requests import Floats
-from serving.users import EVENT_WEIGHTS, PRIOR_PRODUCTS, RIDGE, user_vector
+from serving.users import EVENT_WEIGHTS, PRIOR_PRODUCTS, RIDGE, residuals, user_vector
 
 
 def content(**values: float) -> Floats:
@@ -77,6 +77,21 @@ def test_what_products_have_in_common_is_not_counted_again_and_again() -> None:
     vector = user_vector([("click", name, None, 1) for name in contents], contents)
     likeness = vector[TASTE_SLOTS.index(LIKENESS[0]) * EMBEDDING_DIM :]
     np.testing.assert_allclose(likeness[:2], [9 / (9 + RIDGE), 1 / (1 + RIDGE)], rtol=1e-6)
+
+
+def test_what_was_done_with_each_product_less_what_was_expected() -> None:
+    history = [
+        ("impression", "liked", 0, 1),
+        ("click", "liked", 0, 2),
+        ("purchase", "liked", None, 3),
+        ("impression", "passed", 1, 1),
+        ("impression", "passed", 7, 4),
+        ("purchase", "sent back", None, 5),
+        ("return", "sent back", None, 6),
+    ]
+    found = residuals(history, (0.3, 0.2))
+    assert found == {"liked": 2 - 0.3, "passed": -0.4, "sent back": 0.0}
+    assert residuals(history) == {"liked": 2.0, "sent back": 0.0}, "nothing was expected, and nothing done with passed"
 
 
 def test_without_rates_impressions_tell_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from feature_repo.views import EMBEDDING_DIM
+from feature_repo.views import EMBEDDING_DIM, FAMILIARITY
 from serving.requests import CONTRIBUTIONS
 from streams import reranking
 from streams.records import encode_record
@@ -318,6 +318,22 @@ def test_a_user_who_does_something_has_every_one_of_their_sets_scored_whole(list
     for ranking in lists.apply(work):
         assert ranking.caused_by is not None
         assert (ranking.caused_by.view, ranking.caused_by.entity) == ("user_behavior", "u")
+
+
+def test_rows_say_what_their_own_user_did_with_the_product(lists: Lists) -> None:
+    for name, candidates, user in (("s", ["a", "b"], "u"), ("t", ["b", "c"], None), ("v", ["b", "c"], "other")):
+        lists.register(name, candidates, user_id=user)
+    lists.change(user_row("u", 0, "b", "b", "c"), user_row("other", 0, "c"))
+    work = lists.take()
+    assert sets_of(lists, work) == ["s", "t", "v"]
+    assert work.request is not None
+    assert work.request.numeric[:, FAMILIARITY].tolist() == [0, 2, 0, 0, 0, 1]
+    lists.apply(work)
+    lists.change(behavior_row("b", 0, sales_1h=3))
+    request = lists.take().request
+    assert request is not None
+    assert request.numeric[:, FAMILIARITY].tolist() == [2, 0, 0], "of the rows that changed"
+    assert not lists.reranker.rows.numeric[:, FAMILIARITY].any(), "a product's own row is for everybody"
 
 
 def test_content_of_a_product_in_a_users_history_is_a_dependency(lists: Lists) -> None:

@@ -100,6 +100,19 @@ def test_the_rates_of_another_bundle_make_other_vectors(world: World) -> None:
     assert np.isclose(world.users.vector("u", [0.5])[-1], -0.5 / (1 + PRIOR_PRODUCTS))
 
 
+def test_what_a_user_did_with_a_product_is_told_by_its_slot(world: World) -> None:
+    world.users.acquire("u")
+    candidates = np.array([world.rows.acquire(name)[0] for name in ("c", "b", "a", "c2")], np.int32)
+    assert world.users.familiarity("u", candidates, []).tolist() == [0, 0, 0, 0]
+    world.put(user_row("u", 0, "a", "x", "b", "a"))
+    assert world.users.familiarity("u", candidates, []).tolist() == [0, 1, 2, 0]
+    world.put(user_row("u", 1, "c"))
+    assert world.users.familiarity("u", candidates, []).tolist() == [1, 0, 0, 0], "a new history"
+    world.put(user_row("u", 2, "c2", kind="impression"))
+    assert world.users.familiarity("u", candidates, [0.25]).tolist() == [0, 0, 0, -0.25]
+    assert world.users.familiarity("u", candidates, [0.5]).tolist() == [0, 0, 0, -0.5], "the rates of another bundle"
+
+
 def test_a_product_of_two_users_is_watched_until_both_have_gone(world: World) -> None:
     for user in ("u", "v"):
         world.users.acquire(user)

@@ -5,7 +5,8 @@ text.py         pieces of words -> vector; read as a bag, by a Transformer or by
 image.py        pixels -> vector, by a CNN for 64 to 224 pixels
 video.py        frames through the image CNN, then over time -> vector
 audio.py        log-mel -> vector, by a CNN
-attributes.py   name=value ids -> vector
+attributes.py   name=value ids -> vector, and likeness
+tastes.py       what people did with products -> the directions in which people differ
 product.py      the product tower: one vector per modality
 query.py        the query tower
 """

@@ -55,7 +55,8 @@ def lists(
 ) -> dict[str, RankedList]:
     """The lists shown from `since_ms` on, by result_set_id in order of time.
 
-    Rows are in order of product id; `retrieval` is the number of rows at or below the position it was shown at.
+    Rows are in order of product id; `retrieval` is the length of the list by the place it was shown at, counted from 1:
+    first and second place differ by more than the last two, as people look.
     """
     late = late or Late()
     shelf, users = Shelf(catalogue), _Users()
@@ -157,7 +158,7 @@ def _list(shelf: Shelf, one: Shown, history: Events) -> RankedList:
         time_ms=one.time_ms,
         items=shelf.items(names),
         numeric=shelf.numeric(names, one.time_ms),
-        retrieval=places.max(initial=0) + 1 - places,
+        retrieval=(places.max(initial=0) + 1) / (places + 1),
         bought=np.array([name in one.clicked for name in names], np.float32),
         history=history,
     )

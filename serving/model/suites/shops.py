@@ -99,9 +99,11 @@ def _trees(side: Sides) -> Doubles:
     """[N] LightGBM's scores of the tested lists."""
     gains = np.concatenate([one.relevance for one in side.learn]).astype(np.float64)
     sizes = np.array([len(one.items) for one in side.learn])
-    return floors.boosted(floors.Table(_plain(side.learn), gains, sizes), _plain(side.test), seed=0)
+    return floors.boosted(
+        floors.Table(_plain(side.shop, side.learn), gains, sizes), _plain(side.shop, side.test), seed=0
+    )
 
 
-def _plain(some: Sequence[RankedList]) -> Floats:
+def _plain(shop: Shop, some: Sequence[RankedList]) -> Floats:
     """[N, F + 1] live numbers and retrieval score."""
-    return np.concatenate([np.column_stack((one.numeric, one.retrieval)) for one in some])
+    return np.column_stack((shop.numbers(some), np.concatenate([one.retrieval for one in some])))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feature_repo.views import USER_DIM
+from feature_repo.views import FAMILIARITY, USER_DIM
 from serving.model.dataset import PAGE, RankedList
 from serving.model.evaluate import Nets, encode, encode_queries, set_index, users
 from serving.model.losses import Targets
@@ -97,16 +97,19 @@ def inputs(nets: Nets, batch: Batch, device: torch.device, strangers: float) -> 
     """The batch as the ranker reads it; a share of lists without a user, some without a query."""
     lists = batch.lists
     content, mask = _content(nets, batch, device)
-    query = _queries(nets, batch, device)
-    user = _there(batch.known.users[batch.rows], device)
+    query = _queries(nets, batch, device) * _kept(len(lists), UNASKED, device)
+    known = _kept(len(lists), strangers, device)
+    of = _there(set_index(lists), device)
+    numeric = _there(batch.lesson.shop.numbers(lists), device)
+    numeric[:, FAMILIARITY] *= known[of.long(), 0]
     return Inputs(
-        query=query * _kept(len(lists), UNASKED, device),
-        user=user * _kept(len(lists), strangers, device),
+        query=query,
+        user=_there(batch.known.users[batch.rows], device) * known,
         content=content,
         mask=mask,
-        numeric=_there(np.concatenate([one.numeric for one in lists]), device),
+        numeric=numeric,
         retrieval=_there(np.concatenate([one.retrieval for one in lists]), device),
-        set_index=_there(set_index(lists), device),
+        set_index=of,
         targets=Targets(
             _there(np.concatenate([one.bought for one in lists]), device),
             _there(np.concatenate([one.relevance for one in lists]), device),

@@ -28,7 +28,7 @@ def silence(ranker: Ranker, lessons: Sequence[Lesson]) -> list[str]:
     """Take out the numbers that never varied in what was learned from. Returns their names."""
     lists = [one for lesson in lessons for one in lesson.lists]
     numeric, retrieval, of = (
-        np.concatenate([one.numeric for one in lists]),
+        np.concatenate([lesson.shop.numbers(lesson.lists) for lesson in lessons]),
         np.concatenate([one.retrieval for one in lists]),
         set_index(lists).astype(np.int64),
     )

@@ -5,7 +5,7 @@ checkpoint need not keep the state of any generator: a training that goes on dra
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from random import Random
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from serving.model.config import ModelConfig
 from serving.model.encoders import ProductEncoder, QueryEncoder
+from serving.model.encoders.tastes import Met
 from serving.model.evaluate import Nets, logits, mean_ndcg, request
 from serving.model.losses import losses
 from serving.model.ranker import Answers, Ranker
@@ -25,6 +26,7 @@ from serving.model.training.checkpoint import Checkpoint
 from serving.model.training.config import BadConfig, TrainConfig
 from serving.model.training.material import Lesson
 from serving.requests import PARTS
+from serving.users import residuals
 
 WEIGHT_DECAY: Final = 0.01
 
@@ -240,7 +242,24 @@ def see_catalogues(encoder: ProductEncoder, lessons: Sequence[Lesson]) -> None:
     """What an encoder takes from the products as they are, before anything is learned from what was done with them."""
     catalogues = [lesson.shop.prepared_at(encoder.image_size) for lesson in lessons]
     ids, numbers = ([getattr(one, name) for one in catalogues] for name in ("attribute_ids", "attribute_numbers"))
-    encoder.attributes.fit(torch.from_numpy(np.concatenate(ids)), torch.from_numpy(np.concatenate(numbers)))
+    first = 0
+    met: list[Met] = []
+    for lesson in lessons:
+        met += [([first + row for row in rows], done) for rows, done in _met(lesson)]
+        first += len(lesson.shop.products)
+    encoder.attributes.fit(torch.from_numpy(np.concatenate(ids)), torch.from_numpy(np.concatenate(numbers)), met)
+
+
+def _met(lesson: Lesson) -> Iterator[Met]:
+    """What the people of each list had met before, as rows of the catalogue. Where nobody says what was passed over,
+    nobody can be told apart."""
+    if not lesson.shop.click_rates:
+        return
+    rows = {product.product_id: row for row, product in enumerate(lesson.shop.products)}
+    for one in lesson.lists:
+        found = residuals(one.history, lesson.shop.click_rates)
+        known = [name for name in found if name in rows]
+        yield [rows[name] for name in known], [found[name] for name in known]
 
 
 def device_of(name: str) -> torch.device:
