@@ -75,7 +75,7 @@ class Ranker(nn.Module):
             scores.append(_score(self.fusion.fuse(*seen), direction))
             shares.append(self.fusion.contributions(*seen, direction[:, :-1]))
         logit, known = torch.cat(scores), torch.cat(shares)
-        return logit, torch.cat((known, (logit - known.sum(1)).unsqueeze(1)), 1).to(logit.dtype)
+        return logit, torch.cat((known, (logit - known.sum(1)).unsqueeze(1)), 1)
 
     def answers(
         self,

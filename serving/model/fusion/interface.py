@@ -26,7 +26,8 @@ class Fusion(nn.Module, ABC):
         self, parts: Tensor, there: Tensor, context: Tensor, set_index: Tensor, direction: Tensor
     ) -> Tensor:
         """What each part adds to <direction [N, W], f>: [N, K], by ablation: what the score loses without the part.
-        In float64: the rounding of the whole is in every difference, and would add up in what no part answers for.
+        Differences of float64: the rounding of the whole is in each of them, and would add up in what no part answers
+        for.
 
         So a score that moved because one part changed has moved by the change of that part's contribution, whatever
         the parts say about each other. What they do together belongs to none of them; these do not sum to the score.
@@ -38,7 +39,7 @@ class Fusion(nn.Module, ABC):
             others[part] = 0
             without = self._score(parts * others.unsqueeze(-1), there * others, context, set_index, direction)
             lost.append(whole - without)
-        return torch.stack(lost, 1)
+        return torch.stack(lost, 1).to(parts.dtype)
 
     def _score(self, parts: Tensor, there: Tensor, context: Tensor, set_index: Tensor, direction: Tensor) -> Tensor:
         return (self.fuse(parts, there, context, set_index).double() * direction).sum(1)
