@@ -277,9 +277,9 @@ def admit(stamps: Stamps, entry: Entry) -> bool:
 
 def admitted(stamps: Stamps, entries: Sequence[Entry]) -> Sequence[Entry]:
     """Add the stamps of the entries to a row's; those entries that it does not hold already, in their order."""
-    first, last = entries[0], entries[-1]
-    if first.is_own and last.is_own:
+    if entries and entries[0].is_own:
         # offsets of one partition rise: if the first is new, all of them are
+        first, last = entries[0], entries[-1]
         (partition,) = first.stamps
         if first.input_offset > stamps.get(partition, -1):
             stamps[partition] = last.input_offset

@@ -121,6 +121,12 @@ def test_own_entries_are_admitted_together_as_they_are_one_by_one(known: Stamps)
     assert together == one_by_one
 
 
+def test_where_nothing_comes_nothing_is_admitted() -> None:
+    stamps = {0: 5}
+    assert admitted(stamps, []) == []
+    assert stamps == {0: 5}
+
+
 def test_entries_of_many_partitions_are_admitted_one_by_one() -> None:
     stamps = {0: 5, 1: 2}
     entries = [Entry("a", {0: 5}, 1, 0, ()), Entry("a", {1: 3}, 2, 0, ()), Entry("a", {0: 7}, 3, 0, ())]
