@@ -299,6 +299,22 @@ async def test_entries_that_come_while_a_conflict_is_mended_are_not_lost(bench: 
     assert (row.stamps, row.floats[0]) == ({0: 8, 1: 0}, 19.0)
 
 
+async def test_a_conflict_over_a_row_that_time_changed_is_mended_with_nothing_pending(bench: Bench) -> None:
+    ours, theirs = bench.writer(), bench.writer(partition=1, doors=bench.new_doors())
+    await bench.take(ours, bought("a", 0))
+    await ours.flush()
+    await bench.take(theirs, bought("a", 0, partition=1, quantity=10))
+    await theirs.flush()
+    await bench.take(ours, heartbeats=[(1, HOUR + 11 * MINUTE)])
+    await ours.flush()
+    assert bench.conflicts == [1]
+    assert await bench.marker(ours) == Marker(2, HOUR + 11 * MINUTE)
+    (row,) = await bench.stored(ours, "a")
+    assert row is not None
+    assert (row.stamps, row.floats[0]) == ({0: 0, 1: 0}, 0.0)
+    assert bench.stop() == []
+
+
 async def test_two_flushes_mend_a_conflict_once(bench: Bench) -> None:
     ours, theirs = bench.writer(), bench.writer(partition=1, doors=bench.new_doors())
     await bench.take(ours, bought("a", 0))
