@@ -18,7 +18,7 @@ from serving.model.encoders import ProductEncoder, QueryEncoder
 from serving.model.encoders.attributes import AttributesEncoder
 from serving.model.encoders.audio import AudioEncoder
 from serving.model.encoders.image import FEATURES, ImageEncoder
-from serving.model.encoders.tastes import FEW, Met, stretch
+from serving.model.encoders.tastes import FEW, FEWEST, Met, stretch
 from serving.model.encoders.text import TextEncoder
 from serving.model.encoders.video import VideoEncoder
 from serving.preprocess import (
@@ -312,7 +312,7 @@ def test_directions_in_which_people_differ_are_stretched() -> None:
     """Two of six directions matter, one twice as much; the lists of people are of different lengths."""
     vectors = torch.randn(200, 6, generator=torch.Generator().manual_seed(4))
     minds = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.5, 0.0])
-    met = [*people(vectors, minds, 200, 40), *people(vectors, minds, 200, 60, seed=6)]
+    met = [*people(vectors, minds, 200, FEW), *people(vectors, minds, 200, 80, seed=6)]
     found = stretch(vectors, met)
     lengths = (found @ found.T).diagonal().sqrt()
     assert lengths.argsort(descending=True)[:2].tolist() == [1, 4]
@@ -324,6 +324,7 @@ def test_directions_in_which_people_differ_are_stretched() -> None:
 def test_of_people_who_met_little_nothing_is_learned() -> None:
     vectors = torch.randn(200, 6, generator=torch.Generator().manual_seed(4))
     assert torch.equal(stretch(vectors, people(vectors, torch.ones(6), 300, FEW - 1)), torch.eye(6))
+    assert torch.equal(stretch(vectors, people(vectors, torch.ones(6), FEWEST - 1, FEW)), torch.eye(6))
     assert torch.equal(stretch(vectors, []), torch.eye(6))
 
 
@@ -333,7 +334,7 @@ def test_likeness_is_of_what_tells_people_apart() -> None:
     products = [{"maker": f"maker {n % makers}", "colour": f"colour {n // makers % 2}"} for n in range(6 * makers)]
     given = catalogue(products)
     colours = torch.tensor([[2.0 * (n // makers % 2) - 1] for n in range(len(products))])
-    met = people(colours, torch.ones(1), 200, 30)
+    met = people(colours, torch.ones(1), 200, 80)
     gaps = []
     for known in ([], met):
         encoder = AttributesEncoder()

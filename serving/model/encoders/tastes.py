@@ -11,8 +11,10 @@ from torch import Tensor
 
 #: people that are listened to: bounds the time
 LISTENED: Final = 2_000
-#: products that a person must have met: of fewer, nobody can tell what they have in common
-FEW: Final = 20
+#: products that a person must have met: of fewer, hardly anybody can tell what they have in common
+FEW: Final = 60
+#: such people that there must be
+FEWEST: Final = 20
 #: rounds of the search: after more, directions are found in what was chance (NDCG does not rise any more)
 ROUNDS: Final = 2
 #: variance of what a person does that no taste explains, to begin with: that of a click where one in five is
@@ -36,7 +38,7 @@ def stretch(vectors: Tensor, met: Sequence[Met]) -> Tensor:
     found = torch.eye(vectors.shape[1], dtype=torch.float64)
     people = [one for one in met if len(one[0]) >= FEW]
     people = people[:: -(-len(people) // LISTENED) or 1]
-    if len(people) < FEW:
+    if len(people) < FEWEST:
         return found.to(vectors.dtype)
     rows, residuals, there = _padded(people)
     noise = NOISE
