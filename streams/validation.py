@@ -150,9 +150,6 @@ def decode(
     KeyError for another topic; no message raises.
     """
     readers = _READERS[topic]
-    usual = decode_usual(topic, key, value, kafka_time, limits)
-    if usual is not None:
-        return Decoded(usual, count=len(usual))
     arrival = Arrival(key, kafka_time, partition, partitions, limits, media_hosts)
     try:
         if value is None:
