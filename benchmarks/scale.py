@@ -234,8 +234,9 @@ async def _pump(parts: Parts, world: World, changes_per_s: int, stop: threading.
     await producer.start()
     rng = np.random.default_rng(now_ms())
     rows = max(1, round(changes_per_s * MESSAGE_S))
-    # versions go on from those of the run before: rows must be newer than what the sides have
-    offset = now_ms()
+    # rows must be newer than those of the runs before, which a side reads first: a thousand versions a millisecond are
+    # more than any run sends
+    offset = 1_000 * now_ms()
     began = time.monotonic()
     try:
         for number in itertools.count():
