@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.capacity import Measured, Shop, needs
@@ -18,9 +18,9 @@ SKEWS = (1.0, 10.0, 40.0)
 
 HEAD = """# Performance
 
-Written by `freshrank bench --suite all --write-docs docs/performance.md`; no number here was typed in.
+Written by `freshrank bench --write-docs docs/performance.md`; no number here was typed in.
 
-{where}
+{where}{rest}
 
 *Ours*, *floor* and *peer* are medians over the runs; × floor and × peer are medians of the ratios of each run, in which
 all sides take turns on the same machine and data, with their least and greatest in brackets. Spread is that of ours.
@@ -60,11 +60,13 @@ None of the last three is built.
 """
 
 
-def page(findings: Mapping[str, Finding], profile: Profile, around: Surroundings) -> str:
-    """The whole page. Raises NotMeasured without all suites."""
+def page(findings: Mapping[str, Finding], profile: Profile, around: Surroundings, earlier: Collection[str] = ()) -> str:
+    """The whole page; `earlier` are suites that another run on this machine measured. Raises NotMeasured without all
+    suites."""
     measured = Measured.of(findings)
-    parts = [HEAD.format(where=where(around))]
-    parts += [f"## {name.capitalize()}: {SUITES[name]}\n\n{markdown(found)}\n" for name, found in findings.items()]
+    rest = f" Earlier than the rest: {', '.join(earlier)}." if earlier else ""
+    parts = [HEAD.format(where=where(around), rest=rest)]
+    parts += [f"## {name.capitalize()}: {about}\n\n{markdown(findings[name])}\n" for name, about in SUITES.items()]
     parts += [PROFILE.format(calls=len(profile)), _profile_table(profile)]
     told = {"products": SHOP.products / 1e6, "sets": SHOP.sets / 1e6, "candidates": SHOP.candidates}
     parts += [CAPACITY.format(**told, events=SHOP.events_per_s), _needs_table(measured), LIMITS]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 Of = Literal["value", "floor", "peer"]
+#: what a spread or a ratio is called in JSON
+JSON_NAMES: Mapping[Of, str] = {"value": "value", "floor": "ratio_to_floor", "peer": "ratio_to_peer"}
 #: (least, greatest) over the runs
 Range = tuple[float, float]
 
@@ -48,6 +50,29 @@ class Target:
     def is_met(self, found: float) -> bool:
         """Whether the bound holds."""
         return found <= self.limit if self.at_most else found >= self.limit
+
+
+class Figures(Protocol):
+    """What is shown of a row."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def floor(self) -> float | None: ...
+    @property
+    def peer(self) -> float | None: ...
+    @property
+    def target(self) -> str | None: ...
+    @property
+    def met(self) -> bool | None: ...
+
+    def ratio(self, of: Of) -> float | None: ...
+    def spread(self, of: Of) -> Range | None: ...
+    def to_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +122,7 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """The row as `freshrank bench --json` writes it."""
-        ofs: tuple[Of, ...] = ("value", "floor", "peer")
-        names = ("value", "ratio_to_floor", "ratio_to_peer")
-        spreads = {name: found for name, of in zip(names, ofs, strict=True) if (found := self.spread(of)) is not None}
+        spreads = {name: found for of, name in JSON_NAMES.items() if (found := self.spread(of)) is not None}
         return {
             "name": self.name,
             "value": self.value,
@@ -113,25 +136,56 @@ class Row:
             "met": self.met,
         }
 
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """In the order of COLUMNS."""
-        return (
-            self.name,
-            f"{short(self.value)} {self.unit}".rstrip(),
-            _short_or_dash(self.floor),
-            _short_or_dash(self.peer),
-            self._ratio_cell("floor"),
-            self._ratio_cell("peer"),
-            _range(self.spread("value")) if len(self.samples) > 1 else "-",
-            self.target or "-",
-            {True: "yes", False: "no", None: "-"}[self.met],
-        )
 
-    def _ratio_cell(self, of: Of) -> str:
-        spread = self.spread(of)
-        several = len(self.samples) > 1 and spread is not None
-        return _short_or_dash(self.ratio(of)) + (f" ({_range(spread)})" if several else "")
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A row of an earlier run, as its JSON told it."""
+
+    name: str
+    told: Mapping[str, Any]
+
+    @property
+    def unit(self) -> str:
+        return str(self.told["unit"])
+
+    @property
+    def value(self) -> float:
+        return float(self.told["value"])
+
+    @property
+    def floor(self) -> float | None:
+        return self._number("floor")
+
+    @property
+    def peer(self) -> float | None:
+        return self._number("peer")
+
+    @property
+    def target(self) -> str | None:
+        target: str | None = self.told["target"]
+        return target
+
+    @property
+    def met(self) -> bool | None:
+        met: bool | None = self.told["met"]
+        return met
+
+    def ratio(self, of: Of) -> float | None:
+        """As it was told."""
+        return self._number(JSON_NAMES[of])
+
+    def spread(self, of: Of) -> Range | None:
+        """As it was told."""
+        found = self.told["spread"].get(JSON_NAMES[of])
+        return None if found is None else (float(found[0]), float(found[1]))
+
+    def to_json(self) -> dict[str, Any]:
+        """As it was told."""
+        return {**self.told, "name": self.name}
+
+    def _number(self, name: str) -> float | None:
+        number = self.told[name]
+        return None if number is None else float(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +193,37 @@ class Finding:
     """A suite's rows, and what its floor and its peers were."""
 
     suite: str
-    rows: tuple[Row, ...]
+    rows: tuple[Figures, ...]
     about: tuple[str, ...]
+
+
+def findings_of(told: Mapping[str, Any]) -> dict[str, Finding]:
+    """What an earlier run found, by suite, from its JSON. KeyError for what is not such a JSON."""
+    rows: dict[str, list[Figures]] = {suite: [] for suite in told["about"]}
+    for row in told["rows"]:
+        suite, _, name = row["name"].partition(": ")
+        rows[suite].append(Told(name, row))
+    return {suite: Finding(suite, tuple(some), tuple(told["about"][suite])) for suite, some in rows.items()}
+
+
+def cells(row: Figures) -> tuple[str, ...]:
+    """In the order of COLUMNS."""
+    return (
+        row.name,
+        f"{short(row.value)} {row.unit}".rstrip(),
+        _short_or_dash(row.floor),
+        _short_or_dash(row.peer),
+        _ratio_cell(row, "floor"),
+        _ratio_cell(row, "peer"),
+        _range(row.spread("value")) or "-",
+        row.target or "-",
+        {True: "yes", False: "no", None: "-"}[row.met],
+    )
+
+
+def _ratio_cell(row: Figures, of: Of) -> str:
+    spread = _range(row.spread(of))
+    return _short_or_dash(row.ratio(of)) + (f" ({spread})" if spread else "")
 
 
 def table(finding: Finding) -> Table:
@@ -158,15 +241,15 @@ def table(finding: Finding) -> Table:
         shown.add_column(name, justify="left" if name in ("measured", "target", "met") else "right")
     colours = {"yes": "[green]yes[/]", "no": "[red]no[/]"}
     for row in finding.rows:
-        *cells, met = row.cells
-        shown.add_row(*cells, colours.get(met, met))
+        *others, met = cells(row)
+        shown.add_row(*others, colours.get(met, met))
     return shown
 
 
 def markdown(finding: Finding) -> str:
     """A finding for a page."""
     lines = [_line(COLUMNS), "|---|" + "---:|" * (len(COLUMNS) - 3) + "---|---|"]
-    lines += [_line(row.cells) for row in finding.rows]
+    lines += [_line(cells(row)) for row in finding.rows]
     return "\n".join(("\n".join(f"* {about}" for about in finding.about), "", *lines))
 
 
@@ -184,7 +267,8 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _range(found: Range | None) -> str:
-    return "-" if found is None else f"{short(found[0])} – {short(found[1])}"
+    """Empty where there is none."""
+    return "" if found is None or found[0] == found[1] else f"{short(found[0])} – {short(found[1])}"
 
 
 def _short_or_dash(number: float | None) -> str:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,11 +31,19 @@ ROOT = Path(__file__).resolve().parents[2]
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, allow_dash=True), metavar="FILE",
               help="Write the rows to a file as a JSON object; - is stdout, and tables go to stderr then.")  # fmt: skip
 @click.option("--write-docs", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Write the page docs/performance.md; needs all suites.")  # fmt: skip
+              help="Write the page docs/performance.md; needs all suites, measured now or by --rest.")  # fmt: skip
+@click.option("--rest", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              help="For the page: the --json of an earlier run here, for suites not measured now.")  # fmt: skip
 @click.option("--dir", "folder", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for logs and data, kept afterwards.  [default: one that is removed]")  # fmt: skip
 def command(
-    suite: str, kafka: bool, quick: bool, json_file: str | None, write_docs: Path | None, folder: Path | None
+    suite: str,
+    kafka: bool,
+    quick: bool,
+    json_file: str | None,
+    write_docs: Path | None,
+    rest: Path | None,
+    folder: Path | None,
 ) -> None:
     """Measure the engine beside its floor and its peers, in turns, on this machine, and print tables.
 
@@ -56,19 +64,22 @@ def command(
 
     if kafka and not os.environ.get("KAFKA_HOME"):
         raise Problem("--kafka: KAFKA_HOME is not set; it must name an Apache Kafka 4.0 or newer")
-    if write_docs is not None and suite != ALL:
-        raise Problem(f"--write-docs: the page has every suite; expected --suite {ALL}, got {suite}")
+    if write_docs is not None and suite != ALL and rest is None:
+        raise Problem(f"--write-docs: the page has every suite; expected --suite {ALL} or --rest, got {suite}")
     _import_benchmarks()
     from benchmarks import scale
     from benchmarks.page import page, where
-    from benchmarks.rows import table
+    from benchmarks.rows import findings_of, table
     from benchmarks.suites import run
     from benchmarks.surroundings import Surroundings
 
     console = terminal(stderr=json_file == "-")
     found: dict[str, Finding] = {}
+    earlier = {} if rest is None else _earlier(rest)
     with _run_folder(folder) as place, _progress(console) as say:
         around = Surroundings(place, Path(os.environ["KAFKA_HOME"]) if kafka else None, quick, say)
+        if earlier and earlier["where"] != where(around):
+            raise Problem(f"--rest: expected a run on {where(around)!r}, got one on {earlier['where']!r}")
         for finding in run(NAMES if suite == ALL else [suite], around):
             found[finding.suite] = finding
             console.print(table(finding))
@@ -76,9 +87,10 @@ def command(
     console.print(where(around))
     if json_file is not None:
         with click.open_file(json_file, "w") as out:
-            out.write(json.dumps(_to_json(found), ensure_ascii=False) + "\n")
+            out.write(json.dumps(_to_json(found, where(around)), ensure_ascii=False) + "\n")
     if write_docs is not None:
-        write_docs.write_text(page(found, profile, around))
+        known = findings_of(earlier) if earlier else {}
+        write_docs.write_text(page(known | found, profile, around, [name for name in known if name not in found]))
 
 
 def _import_benchmarks() -> None:
@@ -92,13 +104,30 @@ def _import_benchmarks() -> None:
     importlib.import_module("benchmarks")
 
 
-def _to_json(found: "dict[str, Finding]") -> dict[str, object]:
+def _earlier(file: Path) -> dict[str, Any]:
+    from streams.cli import Problem
+
+    try:
+        told: dict[str, Any] = json.loads(file.read_bytes())
+        missing = {"rows", "about", "where"} - told.keys()
+    except (ValueError, AttributeError) as error:
+        raise Problem(f"--rest: expected the --json of freshrank bench, got {error}") from error
+    if missing:
+        raise Problem(
+            f"--rest: expected the --json of freshrank bench, got an object without {', '.join(sorted(missing))}"
+        )
+    return told
+
+
+def _to_json(found: "dict[str, Finding]", where: str) -> dict[str, object]:
     return {
+        "where": where,
+        "about": {suite: finding.about for suite, finding in found.items()},
         "rows": [
             {**row.to_json(), "name": f"{suite}: {row.name}"}
             for suite, finding in found.items()
             for row in finding.rows
-        ]
+        ],
     }
 
 

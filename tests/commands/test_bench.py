@@ -17,11 +17,11 @@ from rich.console import Console
 
 from benchmarks.capacity import BUSY, Measured, NotMeasured, Shop, needs
 from benchmarks.page import page
-from benchmarks.rows import COLUMNS, Finding, Row, Sample, Target, markdown, short, table
+from benchmarks.rows import COLUMNS, Finding, Row, Sample, Target, findings_of, markdown, short, table
 from benchmarks.suites import SUITES
 from benchmarks.surroundings import Child, Surroundings
 from benchmarks.world import World
-from streams.commands.bench import NAMES
+from streams.commands.bench import NAMES, _to_json
 from streams.local.part import PartFailed
 from streams.records import CATALOG, RESULT_SETS, Record, encode_record
 from streams.settings import Limits
@@ -188,6 +188,32 @@ def finding(suite: str, *rows: Row) -> Finding:
 
 
 def test_the_page_has_every_suite_and_what_follows(tmp_path: Path) -> None:
+    findings = some_findings()
+    around = Surroundings(tmp_path, None, False, print)
+    text = page(findings, PROFILE, around)
+    assert all(f"## {suite.capitalize()}: {about}" in text for suite, about in SUITES.items())
+    assert "| 50/s, p50 | 20 ms | 10 | 200 | 2 (1 – 3) | 0.1 (0.05 – 0.15) | 10 – 30 | ≤ 1.6 × floor | no |" in text
+    assert "| `streams/a.py: b` | 75% | 10 |" in text
+    assert "| Redis: memory | 300 GB | 300 GB | 300 GB |" in text
+    assert "Tansu, the embedded broker" in text
+
+
+def test_the_page_takes_the_rest_of_an_earlier_run(tmp_path: Path) -> None:
+    """What JSON tells of a row makes the same line as the row itself."""
+    findings, around = some_findings(), Surroundings(tmp_path, None, False, print)
+    told = json.loads(json.dumps(_to_json(findings, "here")))
+    known = findings_of(told)
+    text = page(known | {"scale": findings["scale"]}, PROFILE, around, [name for name in known if name != "scale"])
+    assert "Earlier than the rest: latency, ingest, store, scoring." in text
+    assert text.replace(" Earlier than the rest: latency, ingest, store, scoring.", "") == page(
+        findings, PROFILE, around
+    )
+
+
+PROFILE = [("streams/a.py: b", 3.0, 10), ("c", 1.0, 2)]
+
+
+def some_findings() -> dict[str, Finding]:
     findings = [
         finding("latency", Row("50/s, p50", "ms", THREE_RUNS, (Target(1.6, "floor"),))),
         finding("ingest", Row("behaviour events, single records", "records/s", (Sample(10_000.0),))),
@@ -204,13 +230,7 @@ def test_the_page_has_every_suite_and_what_follows(tmp_path: Path) -> None:
             Row("memory of a product that some set holds", "KB", (Sample(1.0),)),
         ),
     ]
-    around = Surroundings(tmp_path, None, False, print)
-    text = page({found.suite: found for found in findings}, [("streams/a.py: b", 3.0, 10), ("c", 1.0, 2)], around)
-    assert all(f"## {suite.capitalize()}: {about}" in text for suite, about in SUITES.items())
-    assert "| 50/s, p50 | 20 ms | 10 | 200 | 2 (1 – 3) | 0.1 (0.05 – 0.15) | 10 – 30 | ≤ 1.6 × floor | no |" in text
-    assert "| `streams/a.py: b` | 75% | 10 |" in text
-    assert "| Redis: memory | 300 GB | 300 GB | 300 GB |" in text
-    assert "Tansu, the embedded broker" in text
+    return {found.suite: found for found in findings}
 
 
 # --- children ------------------------------------------------------------------------------------------------------
@@ -239,7 +259,21 @@ def test_kafka_wants_its_home(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -
 def test_the_page_wants_all_suites(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("bench", "--suite", "store", "--write-docs", tmp_path / "page.md")
     assert result.exit_code == 2
-    assert "expected --suite all, got store" in result.output
+    assert "expected --suite all or --rest, got store" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("{", "got Expecting"), ("[]", "got 'list'"), ('{"rows": []}', "without about, where"),
+     ('{"rows": [], "about": {}, "where": "elsewhere"}', "got one on 'elsewhere'")],
+)  # fmt: skip
+def test_the_rest_is_of_an_earlier_run_here(invoke: Invoke, tmp_path: Path, text: str, why: str) -> None:
+    rest = tmp_path / "rest.json"
+    rest.write_text(text)
+    result = invoke("bench", "--suite", "store", "--write-docs", tmp_path / "page.md", "--rest", rest)
+    assert result.exit_code == 2
+    assert "--rest: expected" in result.output
+    assert why in " ".join(result.output.split())
 
 
 # --- the suites ----------------------------------------------------------------------------------------------------
