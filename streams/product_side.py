@@ -192,7 +192,7 @@ def _entries(partition: int, message: Message, records: Sequence[tuple[int, Any]
     offset, kafka_time = message.offset, message.kafka_time
     stamps = {partition: offset}
     if len(records) == 1:
-        return [Entry(records[0][1].product_id, stamps, offset, kafka_time, records, False, True)]
+        return [Entry(records[0][1].product_id, stamps, offset, kafka_time, records, is_own=True)]
     by_product: dict[str, list[tuple[int, Any]]] = {}
     for pair in records:
         product_id = pair[1].product_id
@@ -200,7 +200,7 @@ def _entries(partition: int, message: Message, records: Sequence[tuple[int, Any]
             by_product[product_id].append(pair)
         else:
             by_product[product_id] = [pair]
-    return [Entry(product, stamps, offset, kafka_time, pairs, False, True) for product, pairs in by_product.items()]
+    return [Entry(product, stamps, offset, kafka_time, pairs, is_own=True) for product, pairs in by_product.items()]
 
 
 def _forwards(partition: int, message: Message, records: Sequence[tuple[int, Any]]) -> list[UserMessage]:

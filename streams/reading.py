@@ -149,6 +149,8 @@ class RankingsFollower:
         while not self._again.is_set():
             ends = await _ends(consumer, places)
             behind = {place: end for place, end in ends.items() if await self._pass_own(consumer, place) < end}
+            if self._again.is_set():
+                return  # the tables began anew while that was asked
             for place in ends.keys() - behind.keys():
                 self._side.on_rankings_read(place.partition)
             consumer.resume(*behind)

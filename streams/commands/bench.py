@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +76,12 @@ def command(
 
     console = terminal(stderr=json_file == "-")
     found: dict[str, Finding] = {}
+    around = Surroundings(Path(), Path(os.environ["KAFKA_HOME"]) if kafka else None, quick, console.print)
     earlier = {} if rest is None else _earlier(rest)
+    if earlier and earlier["where"] != where(around):
+        raise Problem(f"--rest: expected a run on {where(around)!r}, got one on {earlier['where']!r}")
     with _run_folder(folder) as place, _progress(console) as say:
-        around = Surroundings(place, Path(os.environ["KAFKA_HOME"]) if kafka else None, quick, say)
-        if earlier and earlier["where"] != where(around):
-            raise Problem(f"--rest: expected a run on {where(around)!r}, got one on {earlier['where']!r}")
+        around = replace(around, folder=place, say=say)
         for finding in run(NAMES if suite == ALL else [suite], around):
             found[finding.suite] = finding
             console.print(table(finding))

@@ -35,6 +35,8 @@ class Side:
     told: list[str] = field(default_factory=list)
     runs: OwnRuns = field(default_factory=OwnRuns)
     read: asyncio.Event = field(default_factory=asyncio.Event)
+    #: how much had been told when it was said for the first time that all was read
+    told_when_read: int = 0
     awaited: str = ""
     came: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -47,7 +49,14 @@ class Side:
             self.came.set()
 
     def on_rankings_read(self, partition: int) -> None:
+        if not self.read.is_set():
+            self.told_when_read = len(self.told)
         self.read.set()
+
+    def begin_anew(self, writer: bytes) -> None:
+        """Assigned again: nothing was told, and everything is another writer's."""
+        self.told, self.runs, self.writer = [], OwnRuns(), writer
+        self.read.clear()
 
     async def wait_for(self, result_set_id: str) -> None:
         if result_set_id not in self.told:
@@ -104,11 +113,15 @@ async def test_what_others_write_is_read_and_own_records_are_passed_over(
             may_look.set()
             await side.wait_for(expected[-1])
             assert side.told == expected
-        # assigned anew: everything is another writer's now
-        side.told, side.runs, side.writer = [], OwnRuns(), b"anew"
+        # assigned again while the follower asks where the partition ends: what that answers is of the time before
+        may_look.clear()
+        waits.clear()
+        await asyncio.wait_for(waits.wait(), 20)
+        side.begin_anew(b"anew")
         follower.restart()
-        await side.wait_for("early-4-1")
-        assert len(side.told) == 2 + 5 * 304
+        may_look.set()
+        await asyncio.wait_for(side.read.wait(), 20)
+        assert side.told_when_read == len(side.told) == 2 + 5 * 304
     finally:
         following.cancel()
         await sender.stop()
