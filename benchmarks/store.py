@@ -1,7 +1,7 @@
 """Store: rows written by the engine's compare-and-set, and read to NumPy, beside Feast's Redis store and bare Redis.
 
 ours    `RowStore.flush` (stamps and marker compared inside the script), `RowReader.read_views`
-floor   the same bytes by pipelined HSET and HMGET
+floor   the same bytes by pipelined HSET and HMGET, a key a row
 peer    Feast's own Redis store: `write_to_online_store`, `get_online_features`
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,11 @@ class Rows:
     offset: int = 0
     marker: bytes = b""
     stamps: bytes = b""
-    _state: bytes = field(default_factory=lambda: bytes(range(256)) * (STATE_BYTES // 256 + 1))
+    state: bytes = (bytes(range(256)) * (STATE_BYTES // 256 + 1))[:STATE_BYTES]
+
+    def raw_key(self, entity: str) -> str:
+        """Where the floor has the row."""
+        return f"raw:{self.space.prefix}:{entity}"
 
     def next_write(self) -> list[RowWrite]:
         """Every row with one event more."""
@@ -57,7 +61,7 @@ class Rows:
         rng = np.random.default_rng(self.offset)
         floats = rng.random((len(self.entities), self.view.float_width), np.float32)
         strings = ["a text" if kind.dtype == "string" else b"some bytes" for kind in self.view.strings]
-        stored = Stored(stamps, time_ms, time_ms, self._state[:STATE_BYTES])
+        stored = Stored(stamps, time_ms, time_ms, self.state)
         return [
             RowWrite(
                 entity,
@@ -107,7 +111,7 @@ def _about() -> tuple[str, ...]:
     return (
         f"write: {WRITTEN_ROWS:,} rows of {PRODUCT_BEHAVIOR.name}, numbers and {STATE_BYTES} bytes of state; read: "
         "every feature of the ranker (catalog, behaviour, content vectors) of so many candidates, to NumPy",
-        "floor: the same bytes by pipelined HSET and HMGET; peer: Feast's Redis store by Feast's own API",
+        "floor: the same bytes by pipelined HSET and HMGET, a key a row; peer: Feast's Redis store by Feast's own API",
     )
 
 
@@ -155,7 +159,7 @@ async def _writes(around: Surroundings, url: str, all_rows: Sequence[Rows], feas
         taken = []
         for _ in range(_calls(around, 9)):
             writes = rows.next_write()
-            raws = [(f"raw:{write.entity}", write.reader, pack_stored(write.stored)) for write in writes]
+            raws = [(rows.raw_key(write.entity), write.reader, pack_stored(write.stored)) for write in writes]
             began = time.perf_counter()
             await rows.flush(store, writes)
             ours = time.perf_counter() - began
@@ -173,9 +177,12 @@ async def _writes(around: Surroundings, url: str, all_rows: Sequence[Rows], feas
 
 
 async def _product_kb(store: RowStore, all_rows: Sequence[Rows]) -> float:
-    """What Redis itself says that the rows of a product take, keys included."""
-    names = [rows.space.row(rows.entities[0]) for rows in all_rows]
-    sizes = [await store.client.memory_usage(name) or 0 for name in names]
+    """What Redis itself says that the rows of a product take, its ids included."""
+    sizes = []
+    for rows in all_rows:
+        for key in (rows.space.blobs, rows.space.states):
+            # with samples=0 it looks at every row
+            sizes.append((await store.client.memory_usage(key, samples=0) or 0) / len(rows.entities))
     return sum(sizes) / 1000
 
 
@@ -184,10 +191,13 @@ async def _product_kb(store: RowStore, all_rows: Sequence[Rows]) -> float:
 
 def _reads(around: Surroundings, url: str, all_rows: Sequence[Rows], feast: _Feast) -> list[Row]:
     reader, raw = RowReader(url), RawRedis(url)
+    for rows in all_rows:
+        blobs = reader.read(rows.view, rows.entities).blobs
+        raw.write([(rows.raw_key(e), blob or b"", rows.state) for e, blob in zip(rows.entities, blobs, strict=True)])
     found = []
     for size in READ_ROWS:
         entities = all_rows[0].entities[:size]
-        keys = {rows.view: [rows.space.row(entity) for entity in entities] for rows in all_rows}
+        keys = {rows.view: [rows.raw_key(entity) for entity in entities] for rows in all_rows}
         reads = (partial(_ours, reader, entities), partial(_floor, raw, keys), partial(feast.read, entities))
         samples = []
         for repeat in range(around.repeats):

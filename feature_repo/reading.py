@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from feature_repo.row import FORMAT, Row, fixed_dtype, unpack_fixed, unpack_row
-from feature_repo.row_store import Marker, StoreUnavailable, is_away, pointer_key
+from feature_repo.row_store import LUA_VALUES, Marker, StoreUnavailable, is_away, pointer_key
 from feature_repo.views import PRODUCT_BEHAVIOR, View
 
 #: every partition gets the heartbeats of the same minutes, so the markers of a few tell the log's clock
@@ -28,7 +28,9 @@ ROWS_PER_READ = 1000
 # Keys are made inside the script, so that pointers, clock and rows are of one moment and cost one round trip. That
 # rules out Redis Cluster, which the engine's own keys do as well. Entities travel as one msgpack argument, of the old
 # kind.
-_READ = """
+_READ = (
+    LUA_VALUES
+    + """
 local clocks = {}
 local beats = redis.call('GET', KEYS[1])
 if beats then
@@ -40,14 +42,11 @@ local entities = cmsgpack.unpack(ARGV[2])
 local views = {}
 for view = 2, #KEYS do
   local prefix = redis.call('GET', KEYS[view])
-  local rows = {}
-  if prefix then
-    for i, entity in ipairs(entities) do rows[i] = redis.call('HGET', prefix .. ':r:' .. entity, 'r') end
-  end
-  views[view - 1] = {prefix, rows}
+  views[view - 1] = {prefix, prefix and values(prefix .. ':r', entities) or {}}
 end
 return {clocks, views}
 """
+)
 _SHA = hashlib.sha1(_READ.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -1,12 +1,12 @@
 """Rows, stamps, agenda and markers in Redis: one script to write, one to read.
 
-A row is one hash with two values: `r`, what readers get (`feature_repo.row`), and `s`, the writer's packed state behind
-its stamps. Beside the rows lies one marker per input partition: everything below its offset is in Redis, and its
-outputs were acknowledged. The marker and the stamps are compared inside the script that writes, so an emptied Redis, a
-second writer of a row and a worker that lost its partition are all noticed by the write itself, not by connection
-errors, which clients hide. A script that writes rows and leaves the marker where it was (a flush in several scripts, a
-conflict) leaves a step of its own instead: a Redis that forgets those rows before the marker passes them forgets the
-step, too.
+The rows of a view are two hashes with a field an entity: `r`, what readers get (`feature_repo.row`), and `s`, the
+writer's packed state behind its stamps. Beside the rows lies one marker per input partition: everything below its
+offset is in Redis, and its outputs were acknowledged. The marker and the stamps are compared inside the script that
+writes, so an emptied Redis, a second writer of a row and a worker that lost its partition are all noticed by the write
+itself, not by connection errors, which clients hide. A script that writes rows and leaves the marker where it was (a
+flush in several scripts, a conflict) leaves a step of its own instead: a Redis that forgets those rows before the
+marker passes them forgets the step, too.
 """
 
 import hashlib
@@ -35,10 +35,34 @@ ROWS_PER_SCRIPT = 500
 KEEP = -2
 _NEVER = -1
 
-# Rows, and the entities of those that are read, travel as one msgpack argument, of the old kind that Redis's cmsgpack
-# knows: strings, no bins. To make an argument of each of them would cost the client more than all the rest.
-# Their keys are made inside the script, which Redis Cluster would not take; nor would it take markers beside rows.
+#: how rows lie in Redis: one of another layout is as empty, and is filled again from the topics
+LAYOUT = 2
+
+# Rows travel as one msgpack argument, a list a column, and the entities of those that are read as another: to make an
+# argument of each would cost the client more than all the rest. It is msgpack of the old kind that Redis's cmsgpack
+# knows: strings, no bins. The keys that all rows of a view share are why Redis Cluster is ruled out, and so are markers
+# beside rows.
+
+#: Lua: `values(key, fields)` of a hash, in portions that fit on Lua's stack
+LUA_VALUES = """
+local function values(key, fields)
+  local found = {}
+  for first = 1, #fields, 1000 do
+    local some = redis.call('HMGET', key, unpack(fields, first, math.min(first + 999, #fields)))
+    for i = 1, #some do found[first + i - 1] = some[i] end
+  end
+  return found
+end
+"""
+
 _WRITE = """
+local function stamps_of(state)
+  local high, low = string.byte(state, 1, 2)
+  return string.sub(state, 3, 2 + high * 256 + low)
+end
+local function change(command, key, args)
+  for first = 1, #args, 200 do redis.call(command, key, unpack(args, first, math.min(first + 199, #args))) end
+end
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local marker = redis.call('GET', KEYS[1]) or ''
@@ -49,43 +73,43 @@ end
 local step = redis.call('GET', KEYS[3]) or ''
 if ARGV[5] ~= '' and step ~= ARGV[5] and step ~= ARGV[6] then return {'marker', now, marker} end
 if ARGV[3] ~= '' and now - tonumber(ARGV[3]) > tonumber(ARGV[4]) then return {'late', now} end
-local conflicts, due, undue = {}, {}, {}
-for _, row in ipairs(cmsgpack.unpack(ARGV[8])) do
-  local entity, read, written, reader, new, minute = unpack(row)
-  local key = ARGV[7] .. entity
-  local state = redis.call('HGET', key, 's')
-  local stamps = ''
-  if state then
-    local high, low = string.byte(state, 1, 2)
-    stamps = string.sub(state, 3, 2 + high * 256 + low)
-  end
-  if stamps == read or stamps == written then
-    redis.call('HSET', key, 'r', reader, 's', new)
-    if minute >= 0 then
-      due[#due + 1] = minute
+local entities, read, blobs, states, minutes = unpack(cmsgpack.unpack(ARGV[7]))
+local conflicts, to_read, to_write, due, undue, n = {}, {}, {}, {}, {}, 0
+for i, entity in ipairs(entities) do
+  local state = redis.call('HGET', KEYS[5], entity)
+  local stamps = state and stamps_of(state) or ''
+  if stamps == read[i] or stamps == stamps_of(states[i]) then
+    to_read[n + 1], to_read[n + 2] = entity, blobs[i]
+    to_write[n + 1], to_write[n + 2] = entity, states[i]
+    n = n + 2
+    if minutes[i] >= 0 then
+      due[#due + 1] = minutes[i]
       due[#due + 1] = entity
-    elseif minute == -1 then
+    elseif minutes[i] == -1 then
       undue[#undue + 1] = entity
     end
   else
     conflicts[#conflicts + 1] = entity
   end
 end
-if #due > 0 then redis.call('ZADD', KEYS[2], unpack(due)) end
-if #undue > 0 then redis.call('ZREM', KEYS[2], unpack(undue)) end
+change('HSET', KEYS[4], to_read)
+change('HSET', KEYS[5], to_write)
+change('ZADD', KEYS[2], due)
+change('ZREM', KEYS[2], undue)
 if #conflicts > 0 or ARGV[2] == '' then redis.call('SET', KEYS[3], ARGV[6]) end
 if #conflicts > 0 then return {'conflict', now, conflicts} end
 if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2]) end
 return {'ok', now}
 """
 
-_READ = """
+_READ = (
+    LUA_VALUES
+    + """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
-local rows = {}
-for i, entity in ipairs(cmsgpack.unpack(ARGV[3])) do rows[i] = redis.call('HGET', ARGV[2] .. entity, ARGV[1]) end
-return {redis.call('GET', KEYS[1]) or '', now, rows}
+return {redis.call('GET', KEYS[1]) or '', now, values(KEYS[2], cmsgpack.unpack(ARGV[1]))}
 """
+)
 
 
 class StoreUnavailable(Exception):
@@ -104,14 +128,17 @@ class Space:
 
     @property
     def prefix(self) -> str:
-        return f"freshrank:{self.cluster}:{self.topic_id}:{self.view}:{self.variant}"
+        return f"freshrank:{LAYOUT}:{self.cluster}:{self.topic_id}:{self.view}:{self.variant}"
 
     @property
-    def row_prefix(self) -> str:
-        return f"{self.prefix}:r:"
+    def blobs(self) -> str:
+        """Key of the hash of what readers get, by entity."""
+        return f"{self.prefix}:r"
 
-    def row(self, entity: str) -> str:
-        return self.row_prefix + entity
+    @property
+    def states(self) -> str:
+        """Key of the hash of packed states, by entity."""
+        return f"{self.prefix}:s"
 
     def marker(self, partition: int) -> str:
         return f"{self.prefix}:m:{partition}"
@@ -185,11 +212,8 @@ _STATE_TIMES = struct.Struct("<qq")
 
 
 def pack_stored(stored: Stored) -> bytes:
-    """The `s` value: length of the stamps (big-endian u16, read by the script), stamps, times, state."""
-    return _pack_behind(pack_stamps(stored.stamps), stored)
-
-
-def _pack_behind(stamps: bytes, stored: Stored) -> bytes:
+    """A value of `s`: length of the stamps (big-endian u16, read by the script), stamps, times, state."""
+    stamps = pack_stamps(stored.stamps)
     times = _STATE_TIMES.pack(stored.as_of, stored.kafka_time)
     return b"".join((_STATE_HEADER.pack(len(stamps)), stamps, times, stored.state))
 
@@ -243,20 +267,20 @@ class RowStore:
 
     async def load(self, space: Space, partition: int, entities: Sequence[str]) -> Loaded:
         """The writer's rows, with the marker of `partition` as it is at the same moment."""
-        marker, now, found = await self._read(space, partition, entities, "s")
+        marker, now, found = await self._read(space, partition, space.states, entities)
         return Loaded(marker, now, [None if data is None else unpack_stored(data) for data in found])
 
     async def read(self, space: Space, entities: Sequence[str]) -> list[bytes | None]:
         """The readers' blobs, None where there is no row."""
-        _, _, blobs = await self._read(space, 0, entities, "r")
+        _, _, blobs = await self._read(space, 0, space.blobs, entities)
         return blobs
 
     async def _read(
-        self, space: Space, partition: int, entities: Sequence[str], value: str
+        self, space: Space, partition: int, key: str, entities: Sequence[str]
     ) -> tuple[bytes, int, list[bytes | None]]:
-        """A marker, Redis's clock and one value of every row."""
-        args = [value, space.row_prefix, msgpack.packb(entities, use_bin_type=False)]
-        marker, now, found = await self._script(_READ, [space.marker(partition)], args)
+        """A marker, Redis's clock and the value that every entity has in the hash of this key."""
+        packed = msgpack.packb(entities, use_bin_type=False)
+        marker, now, found = await self._script(_READ, [space.marker(partition), key], [packed])
         return marker, now, found
 
     async def markers(self, space: Space, partitions: Sequence[int]) -> list[Marker | None]:
@@ -286,11 +310,10 @@ class RowStore:
         """
         step_key = space.step(partition)
         step = self._steps.get(step_key, 0)
-        keys = [space.marker(partition), space.agenda(partition), step_key]
+        keys = [space.marker(partition), space.agenda(partition), step_key, space.blobs, space.states]
         oldest = b"" if oldest_emission_ms is None else str(oldest_emission_ms).encode()
         args: list[Any] = [expected, marker, oldest, EMISSION_LIMIT_MS]
-        args += [f"{self._writer}:{step}" if step else b"", f"{self._writer}:{step + 1}"]
-        args += [space.row_prefix, msgpack.packb([_packed(row) for row in rows], use_bin_type=False)]
+        args += [f"{self._writer}:{step}" if step else b"", f"{self._writer}:{step + 1}", _packed(rows)]
         status, now, *rest = await self._script(_WRITE, keys, args)
         if status == b"conflict" or (status == b"ok" and not marker):
             self._steps[step_key] = step + 1
@@ -338,10 +361,16 @@ class RowStore:
             raise
 
 
-def _packed(row: RowWrite) -> tuple[str, bytes, bytes, bytes, bytes, int]:
-    due = _NEVER if row.due is None else row.due
-    stamps = pack_stamps(row.stored.stamps)
-    return row.entity, row.read_stamps, stamps, row.reader, _pack_behind(stamps, row.stored), due
+def _packed(rows: Sequence[RowWrite]) -> bytes:
+    """A list a column: entities, stamps as read, blobs, states, minutes of the agenda."""
+    columns = (
+        [row.entity for row in rows],
+        [row.read_stamps for row in rows],
+        [row.reader for row in rows],
+        [pack_stored(row.stored) for row in rows],
+        [_NEVER if row.due is None else row.due for row in rows],
+    )
+    return msgpack.packb(columns, use_bin_type=False) or b""
 
 
 def is_away(error: Exception) -> bool:
@@ -353,7 +382,7 @@ def is_away(error: Exception) -> bool:
 
 def pointer_key(view: str) -> str:
     """Key of the pointer that tells Feast's reader the prefix of a view in force."""
-    return f"freshrank:view:{view}"
+    return f"freshrank:{LAYOUT}:view:{view}"
 
 
 def _sha1(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The same bytes by pipelined HSET and HMGET: the least that a Redis client can do for a row."""
+"""The same bytes by pipelined HSET and HMGET: the least that a client with a key a row can do."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from redis import Redis
 
 
 class RawRedis:
-    """Rows as hashes of two values, as the engine has them, without any of its checks."""
+    """Each row a hash of two values, written without any of the engine's checks."""
 
     def __init__(self, url: str) -> None:
         self._client: Redis = Redis.from_url(url)

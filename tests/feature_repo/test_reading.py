@@ -162,7 +162,7 @@ async def test_the_pointer_is_followed_when_it_moves(store: RowStore, reader: Ro
 
 @pytest.mark.parts
 async def test_a_view_that_nobody_serves_is_named(store: RowStore, reader: RowReader) -> None:
-    with pytest.raises(ViewNotServed, match="view user_behavior: Redis has no freshrank:view:user_behavior"):
+    with pytest.raises(ViewNotServed, match=r"view user_behavior: Redis has no freshrank:\d+:view:user_behavior"):
         reader.read(USER_BEHAVIOR, ["a"])
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from feature_repo import row_store
 from feature_repo.row import unpack_row
 from feature_repo.row_store import (
     EMISSION_LIMIT_MS,
+    LAYOUT,
     Flushed,
     Marker,
     RowStore,
@@ -63,6 +65,13 @@ async def written(store: RowStore, space: Space, *entities: str) -> list[int | N
     return [None if stored is None else stored.stamps[0] for stored in (await store.load(space, 0, entities)).rows]
 
 
+def forget(raw: Redis, space: Space, entity: str) -> None:
+    """As a Redis that crashed forgets one row and the step that its script left."""
+    raw.hdel(space.blobs, entity)
+    raw.hdel(space.states, entity)
+    raw.delete(space.step(0))
+
+
 async def marker(store: RowStore, space: Space) -> bytes:
     return (await store.load(space, 0, [])).marker
 
@@ -81,10 +90,26 @@ async def test_a_flush_moves_the_marker_and_writes_both_halves_of_its_rows(store
     assert await store.markers(space, []) == []
 
 
-async def test_a_row_is_one_hash_with_two_values(store: RowStore, space: Space, raw: Redis) -> None:
-    write = row("a", 1)
-    await store.flush(space, 0, NONE, M1, [write], None)
-    assert raw.hgetall(space.row("a")) == {b"r": write.reader, b"s": pack_stored(write.stored)}
+async def test_the_rows_of_a_view_are_two_hashes(store: RowStore, space: Space, raw: Redis) -> None:
+    writes = [row("a", 1), row("b", 2)]
+    await store.flush(space, 0, NONE, M1, writes, None)
+    assert raw.hgetall(space.blobs) == {write.entity.encode(): write.reader for write in writes}
+    assert raw.hgetall(space.states) == {write.entity.encode(): pack_stored(write.stored) for write in writes}
+
+
+async def test_a_redis_of_another_layout_is_as_empty(
+    store: RowStore, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(row_store, "LAYOUT", LAYOUT - 1)
+        await store.flush(space, 0, NONE, M1, [row("a", 1, due=1)], None)
+        await store.publish_space(space)
+        assert await written(store, space, "a") == [1]
+        published = pointer_key(VIEW.name)
+    assert await store.markers(space, [0]) == [None]
+    assert await written(store, space, "a") == [None]
+    assert await store.due(space, 0, 1, 1) == []
+    assert pointer_key(VIEW.name) != published, "nor do readers find it"
 
 
 @pytest.mark.parametrize(("there", "expected"), [(M1, M2), (M2, M1), (NONE, M1), (M1, NONE)])
@@ -158,7 +183,7 @@ async def test_a_step_that_redis_forgot_is_noticed_before_the_marker_passes_it(
     """A Redis that crashes between two scripts of a flush may lose the first and still hold the marker of before."""
     await store.flush(space, 0, NONE, M1, [], None)
     assert (await store.flush(space, 0, M1, b"", [row("a", 2)], None)).status == "ok"
-    raw.delete(space.row("a"), space.step(0))
+    forget(raw, space, "a")
     flushed = await store.flush(space, 0, M1, M2, [row("b", 2)], None)
     assert (flushed.status, flushed.marker) == ("marker", M1)
     assert await written(store, space, "b") == [None]
@@ -171,14 +196,14 @@ async def test_a_step_that_redis_forgot_is_noticed_before_the_marker_passes_it(
 
 async def test_a_step_is_noticed_even_before_the_first_marker(store: RowStore, space: Space, raw: Redis) -> None:
     await store.flush(space, 0, NONE, b"", [row("a", 1)], None)
-    raw.delete(space.row("a"), space.step(0))
+    forget(raw, space, "a")
     assert (await store.flush(space, 0, NONE, M1, [row("b", 1)], None)).status == "marker"
 
 
 async def test_rows_beside_a_conflict_are_guarded_by_a_step(store: RowStore, space: Space, raw: Redis) -> None:
     await store.flush(space, 0, NONE, M1, [row("a", 1)], None)
     assert (await store.flush(space, 0, M1, M2, [row("a", 3, read=2), row("b", 2)], None)).status == "conflict"
-    raw.delete(space.row("b"), space.step(0))
+    forget(raw, space, "b")
     assert (await store.flush(space, 0, M1, M2, [row("a", 2, read=1)], None)).status == "marker"
 
 
@@ -331,7 +356,7 @@ async def test_in_doubt_the_same_script_again_is_right(tmp_path: Path, space: Sp
                 await store.flush(space, 0, M1, marker_of_script, [row(entity, 2)], None)
             server.thaw()
             with Redis.from_url(f"redis://{server.address}") as witness:
-                assert witness.exists(space.row(entity)), "it was carried out"
+                assert witness.hexists(space.states, entity), "it was carried out"
             assert (await store.flush(space, 0, M1, marker_of_script, [row(entity, 2)], None)).status == "ok"
         assert await written(store, space, "a", "b", "c") == [2, 2, 2]
         assert await marker(store, space) == M2
@@ -355,7 +380,10 @@ async def test_a_redis_that_evicts_is_refused(tmp_path: Path) -> None:
 async def test_the_pointer_tells_where_a_view_is(store: RowStore, raw: Redis) -> None:
     space = Space("cluster", "topic", "a_view_of_this_test", "7")
     await store.publish_space(space)
-    assert raw.get(pointer_key("a_view_of_this_test")) == b"freshrank:cluster:topic:a_view_of_this_test:7"
+    assert (
+        raw.get(pointer_key("a_view_of_this_test"))
+        == f"freshrank:{LAYOUT}:cluster:topic:a_view_of_this_test:7".encode()
+    )
 
 
 async def test_what_was_remembered_first_stays(store: RowStore, space: Space) -> None:

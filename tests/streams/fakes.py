@@ -174,13 +174,13 @@ class FakeRedis:
         return answer
 
     def _read(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
-        value, prefix, entities = args
-        rows = [self.keys.get(prefix + entity, {}).get(value) for entity in msgpack.unpackb(entities, raw=True)]
+        values = self.keys.get(keys[1], {})
+        rows = [values.get(entity) for entity in msgpack.unpackb(args[0], raw=True)]
         return [self.keys.get(keys[0], b""), self.now_ms(), rows]
 
     def _write(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
-        expected, following, oldest, limit, step, next_step, prefix, rows = args
-        now, (marker_key, agenda_key, step_key) = self.now_ms(), keys[:3]
+        expected, following, oldest, limit, step, next_step, rows = args
+        now, (marker_key, agenda_key, step_key, blobs_key, states_key) = self.now_ms(), keys
         marker = self.keys.get(marker_key, b"")
         if marker != expected:
             return [b"ok", now] if following and marker == following else [b"marker", now, marker]
@@ -189,13 +189,12 @@ class FakeRedis:
         if oldest and now - int(oldest) > int(limit):
             return [b"late", now]
         conflicts = []
-        agenda = self.keys.setdefault(agenda_key, {})
-        for entity, read_stamps, written, reader, state, due in msgpack.unpackb(rows, raw=True):
-            row = self.keys.setdefault(prefix + entity, {})
-            if _stamps(row.get(b"s", b"\0\0")) not in (read_stamps, written):
+        agenda, blobs, states = (self.keys.setdefault(key, {}) for key in (agenda_key, blobs_key, states_key))
+        for entity, read_stamps, blob, state, due in zip(*msgpack.unpackb(rows, raw=True), strict=True):
+            if _stamps(states.get(entity, b"\0\0")) not in (read_stamps, _stamps(state)):
                 conflicts.append(entity)
                 continue
-            row.update({b"r": reader, b"s": state})
+            blobs[entity], states[entity] = blob, state
             if due != KEEP:
                 agenda.pop(entity, None)
             if due >= 0:

@@ -105,11 +105,11 @@ async def stored_after(folding: Folding[Any], entries: Sequence[Entry], random: 
             writer = bench.writer(folding, marker=marker)
             rest = list(entries[0 if marker is None else marker.offset :])
     await write_all(writer)
-    row: dict[bytes, bytes] = bench.redis.keys[writer.space.row("a").encode()]
+    blob, state = (bench.redis.keys[key.encode()][b"a"] for key in (writer.space.blobs, writer.space.states))
     assert bench.stop() == []
-    stored = unpack_stored(row[b"s"])
+    stored = unpack_stored(state)
     assert stored.stamps == {0: len(entries) - 1}
-    return row[b"r"] + row[b"s"]
+    return bytes(blob + state)
 
 
 @pytest.mark.parametrize("folding", FOLDINGS, ids=lambda folding: folding.view.name)
