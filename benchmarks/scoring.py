@@ -49,8 +49,8 @@ def run(around: Surroundings) -> Finding:
 
 def _about() -> tuple[str, ...]:
     return (
-        f"one call by gRPC, rows of sets of {CANDIDATES}; more than {SCORED_ROWS:,} go in several requests, "
-        f"{LANES} under way at once",
+        f"one call, rows of sets of {CANDIDATES}; more than {SCORED_ROWS:,} go in several requests, {LANES} under way "
+        "at once; in shared memory as workers beside their Triton hand them over, or all by gRPC",
         "floor: the same net in this process, on one thread as Triton's",
     )
 
@@ -63,22 +63,30 @@ async def _measure(around: Surroundings, plan: Plan, address: str) -> list[Row]:
     from serving.model.inprocess import InProcessScorer
 
     torch.set_num_threads(THREADS)
-    triton = TritonScorer(address, score_timeout_s=CALL_S)
+    ways = {
+        "": TritonScorer(address, score_timeout_s=CALL_S, shared_memory=True),
+        " by gRPC": TritonScorer(address, score_timeout_s=CALL_S),
+    }
     net = InProcessScorer()
     rows: list[Row] = []
     for size, calls in plan.calls.items():
         request = _request(size)
-        for scorer in (triton, net):
+        sides: tuple[Scorer, ...] = (*ways.values(), net)
+        for scorer in sides:
             await scorer.score(request)
-        samples = []
+        samples: dict[str, list[Sample]] = {way: [] for way in ways}
         for repeat in range(around.repeats):
-            taken = [(await _ms(triton, request), await _ms(net, request)) for _ in range(calls)]
-            samples.append(Sample(*(median(times) for times in zip(*taken, strict=True))))
-            around.say(f"scoring: {size:,} rows, run {repeat + 1} of {around.repeats}: {samples[-1].value:.1f} ms")
-        rows.append(Row(f"{size:,} rows", "ms", tuple(samples)))
-        rates = tuple(Sample(_rate(size, sample.value), _rate(size, sample.floor)) for sample in samples)
-        rows.append(Row(f"{size:,} rows, rows a second", "rows/s", rates))
-    await triton.close()
+            taken = [[await _ms(scorer, request) for scorer in sides] for _ in range(calls)]
+            *ours, floor = (median(times) for times in zip(*taken, strict=True))
+            for way, ms in zip(ways, ours, strict=True):
+                samples[way].append(Sample(ms, floor))
+            around.say(f"scoring: {size:,} rows, run {repeat + 1} of {around.repeats}: {ours[0]:.1f} ms")
+        for way, of_way in samples.items():
+            rows.append(Row(f"{size:,} rows{way}", "ms", tuple(of_way)))
+            rates = tuple(Sample(_rate(size, sample.value), _rate(size, sample.floor)) for sample in of_way)
+            rows.append(Row(f"{size:,} rows{way}, rows a second", "rows/s", rates))
+    for triton in ways.values():
+        await triton.close()
     return rows
 
 

@@ -8,6 +8,7 @@ Read in the order of the data:
     preprocess/      text and attributes -> ids, media bytes -> numbers, on the client's side     (pure)
     users.py         the last events of a user -> one vector                                 (pure)
     scorer.py        the door to Triton
+    shared_memory.py rows that a Triton on the same machine reads where they lie
     control.py       the same door for those who load models
     ranking.py       scores and stock -> order; what to do without a model                   (pure)
     explaining.py    two rankings of a set -> why products moved, by part of the score and by stock (pure)

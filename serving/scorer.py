@@ -1,7 +1,9 @@
 """The door to Triton: a Scorer over gRPC. Nothing else in the project imports tritonclient."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ from serving.requests import (
     Scores,
 )
 from serving.settings import ServingSettings
+from serving.shared_memory import NoSharedMemory, SharedMemory
+
+log = logging.getLogger(__name__)
 
 #: queries of one encoding call
 ENCODED_ROWS = 256
@@ -66,7 +71,9 @@ class TritonScorer:
         max_message_bytes: int = 64 << 20,
         tls: Tls | None = None,
         limits: MediaLimits | None = None,
+        shared_memory: bool = False,
     ) -> None:
+        """`shared_memory`: rows to score lie in /dev/shm for a server of this machine, which must be able to map it."""
         self.address = address
         self._score_timeout_s = score_timeout_s
         self._encode_timeout_s = encode_timeout_s
@@ -74,6 +81,8 @@ class TritonScorer:
         self._tls = tls
         self._limits = limits
         self._client: InferenceServerClient | None = None
+        self._is_shared = shared_memory
+        self._shared: SharedMemory | None = None
         self._image_sizes: dict[int, int] = {}
 
     async def encode_queries(self, texts: Sequence[str], version: int | None = None) -> Floats:
@@ -132,7 +141,7 @@ class TritonScorer:
         outputs = ("logit",) if into.contributions is None else ("logit", "contributions")
         for rows, part in parts:
             tensors: dict[str, NDArray[Any]] = {name: getattr(part, name) for name in ScoreRequest.__slots__}
-            answer = await self._infer("ranker", tensors, version, self._score_timeout_s, outputs)
+            answer = await self._infer("ranker", tensors, version, self._score_timeout_s, outputs, shared=True)
             into.logit[rows] = self._output(answer, "logit", (part.rows,))
             if into.contributions is not None:
                 into.contributions[rows] = self._output(answer, "contributions", (part.rows, len(CONTRIBUTIONS)))
@@ -147,6 +156,9 @@ class TritonScorer:
 
     async def close(self) -> None:
         client, self._client = self._client, None
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.close()
         if client is not None:
             await client.close()
 
@@ -157,15 +169,32 @@ class TritonScorer:
         version: int | None,
         timeout_s: float,
         outputs: Sequence[str] = (),
+        *,
+        shared: bool = False,
     ) -> Any:
         """The answer with the named outputs, with all of them by default: what nobody asks for is not computed."""
-        inputs = [_input(name, tensor) for name, tensor in tensors.items()]
         asked = [InferRequestedOutput(name) for name in outputs] or None
         pinned = "" if version is None else str(version)
         try:
-            return await self._connected().infer(model, inputs, pinned, asked, client_timeout=timeout_s)
+            async with self._inputs(tensors, shared and self._is_shared) as inputs:
+                return await self._connected().infer(model, inputs, pinned, asked, client_timeout=timeout_s)
         except (InferenceServerException, grpc.aio.UsageError, OSError) as error:
             raise ScorerUnavailable(f"{model} {pinned or 'newest'} on triton at {self.address}: {error}") from error
+
+    @asynccontextmanager
+    async def _inputs(self, tensors: Mapping[str, NDArray[Any]], shared: bool) -> AsyncIterator[list[InferInput]]:
+        """What the server is told of the tensors: where they lie, else their bytes."""
+        if shared:
+            if self._shared is None:
+                self._shared = SharedMemory(self._connected(), self._score_timeout_s)
+            try:
+                async with self._shared.lent(tensors) as inputs:
+                    yield inputs
+                return
+            except NoSharedMemory as error:
+                log.warning("rows travel to triton at %s by gRPC, not in shared memory: %s", self.address, error)
+                self._is_shared = False
+        yield [_input(name, tensor) for name, tensor in tensors.items()]
 
     def _connected(self) -> InferenceServerClient:
         if self._client is None:
@@ -205,6 +234,7 @@ def triton_scorer(settings: ServingSettings) -> Scorer:
         max_message_bytes=settings.triton_max_message_bytes,
         tls=tls if settings.triton_tls else None,
         limits=settings.media_limits,
+        shared_memory=settings.triton_shared_memory,
     )
 
 

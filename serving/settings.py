@@ -17,6 +17,9 @@ class ServingSettings(BaseSettings):
     triton_score_timeout_s: float = Field(2.0, gt=0, description="limit of one scoring call, seconds")
     triton_encode_timeout_s: float = Field(20.0, gt=0, description="limit of one encoding call, seconds")
     triton_max_message_bytes: int = Field(64 << 20, ge=1 << 20, description="largest gRPC message, both ways")
+    triton_shared_memory: bool = Field(
+        False, description="hand rows to Triton in /dev/shm: it runs on this machine and may map what we put there"
+    )
     triton_tls: bool = Field(False, description="speak TLS to Triton")
     triton_tls_ca: Path | None = Field(None, description="PEM file of the authorities that sign Triton's certificate")
     triton_tls_key: Path | None = Field(None, description="PEM file of the client's private key")

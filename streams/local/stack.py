@@ -68,6 +68,7 @@ class LocalStack:
             "FRESHRANK_KAFKA_KIND": self.broker.kind,
             "FRESHRANK_REDIS": f"redis://{self.redis.address}/0",
             "FRESHRANK_TRITON": self.triton.address,
+            "FRESHRANK_TRITON_SHARED_MEMORY": "true",
         }
 
     def stop(self) -> None:

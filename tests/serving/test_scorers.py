@@ -35,11 +35,12 @@ PRODUCTS = [
 QUERIES = ["白色T恤", "red mug", ""]
 
 
-@pytest.fixture(params=["in_process", pytest.param("triton", marks=pytest.mark.parts)])
+@pytest.fixture(params=["in_process", *(pytest.param(way, marks=pytest.mark.parts) for way in ("triton", "shared"))])
 async def scorer(request: pytest.FixtureRequest) -> AsyncIterator[Scorer]:
     made: Scorer = InProcessScorer()
-    if request.param == "triton":
-        made = TritonScorer(request.getfixturevalue("triton").address, score_timeout_s=10)
+    if request.param != "in_process":
+        address = request.getfixturevalue("triton").address
+        made = TritonScorer(address, score_timeout_s=10, shared_memory=request.param == "shared")
     yield made
     await made.close()
 

@@ -3,7 +3,7 @@ what its memory and its arithmetic allow."""
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, Final
 
@@ -38,8 +38,9 @@ def measure(asking: Asking) -> Finding:
     torch.set_num_threads(THREADS)
     rows = asyncio.run(_through_triton(asking, asking.triton))
     about = [
-        f"One call by gRPC, sets of {CANDIDATES} rows; calls of both sides take turns; median of {asking.fewer(RUNS)} "
-        f"runs (least – greatest). Peer: the same net in this process, on as many threads as Triton's ({THREADS}).",
+        f"One call, sets of {CANDIDATES} rows, which Triton reads in shared memory, or all by gRPC; calls of all sides "
+        f"take turns; median of {asking.fewer(RUNS)} runs (least – greatest). Peer: the same net in this process, on "
+        f"as many threads as Triton's ({THREADS}).",
     ]
     if torch.cuda.is_available():
         rows += on_device(served(asking.weights), asking)
@@ -53,32 +54,38 @@ def measure(asking: Asking) -> Finding:
 
 
 async def _through_triton(asking: Asking, address: str) -> list[Row]:
-    triton = TritonScorer(address, score_timeout_s=CALL_TIMEOUT_S)
+    ways = {
+        "": TritonScorer(address, score_timeout_s=CALL_TIMEOUT_S, shared_memory=True),
+        ", all by gRPC": TritonScorer(address, score_timeout_s=CALL_TIMEOUT_S),
+    }
     here = InProcessScorer(REPOSITORY)
     rows: list[Row] = []
     for size, calls in CALLS.items():
         request = request_of(size)
-        for scorer in (triton, here):
+        sides: tuple[Scorer, ...] = (*ways.values(), here)
+        for scorer in sides:
             await scorer.score(request)
-        through, beside = [], []
+        rates: list[list[float]] = []
         for run in range(asking.fewer(RUNS)):
             asking.tell(f"{size:,} rows a call", run, asking.fewer(RUNS))
-            taken = [
-                (await _seconds(triton, request), await _seconds(here, request)) for _ in range(asking.fewer(calls))
-            ]
-            one, other = (size / median(times) for times in zip(*taken, strict=True))
-            through.append(one)
-            beside.append(other)
-        name = f"ranker through Triton, {size:,} rows a call"
-        spread = (min(through), max(through))
-        rows.append(Row(name, median(through), "rows/s", peer=median(beside), spread=spread))
-        shares = [one / other for one, other in zip(through, beside, strict=True)]
-        target = SHARE if size == JUDGED_ROWS else None
-        rows.append(
-            Row(f"{name}: share of in process", median(shares), spread=(min(shares), max(shares)), target=target)
-        )
-    await triton.close()
+            taken = [[await _seconds(scorer, request) for scorer in sides] for _ in range(asking.fewer(calls))]
+            rates.append([size / median(times) for times in zip(*taken, strict=True)])
+        *through, beside = zip(*rates, strict=True)
+        for way, ours in zip(ways, through, strict=True):
+            rows += _rows(f"ranker through Triton, {size:,} rows a call{way}", size, ours, beside)
+    for triton in ways.values():
+        await triton.close()
     return rows
+
+
+def _rows(name: str, size: int, ours: Sequence[float], beside: Sequence[float]) -> list[Row]:
+    """Rows a second of every run, and what share they are of those in process."""
+    shares = [one / other for one, other in zip(ours, beside, strict=True)]
+    target = SHARE if size == JUDGED_ROWS else None
+    return [
+        Row(name, median(ours), "rows/s", peer=median(beside), spread=(min(ours), max(ours))),
+        Row(f"{name}: share of in process", median(shares), spread=(min(shares), max(shares)), target=target),
+    ]
 
 
 async def _seconds(scorer: Scorer, request: ScoreRequest) -> float:
