@@ -1,4 +1,4 @@
-"""A process that dies with its parent, in a session of its own, writing to a log file."""
+"""A process that dies with its parent, in a process group of its own, writing to a log file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is for the parent; and a group of its own to kill as a whole
+                # a Ctrl-C is for the parent, and a group can be killed as a whole. No session of its own: Linux
+                # shares the processor out by sessions first, and the busiest part would wait for all others
+                process_group=0,
             )
 
     @property
