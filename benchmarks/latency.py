@@ -338,6 +338,7 @@ def _about(plan: Plan) -> tuple[str, ...]:
         "floor: three bare aiokafka hops in as many processes and one bare Triton call of the event's rows; it scores "
         "every row of every event, so under overload ours, which coalesces, may be below it",
         "peer: a Faust agent with Feast's own API and one Triton call, given one event at a time: with no queue at all",
+        "every process here, floor and peer too, takes turns on the cores (SCHED_BATCH): see docs/decisions.md",
     )
 
 

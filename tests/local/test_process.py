@@ -46,6 +46,16 @@ def test_variables_are_added_to_the_inherited_ones(tmp_path: Path) -> None:
     assert process.tail() == f"hello {os.environ['HOME']}"
 
 
+def test_it_takes_turns_in_the_session_of_who_started_it_and_in_a_group_of_its_own(tmp_path: Path) -> None:
+    process = shell("echo started; sleep 60", tmp_path / "a.log")
+    process.start()
+    assert wait_until(lambda: process.tail() == "started", DEADLINE_S)
+    assert process.pid is not None
+    assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH
+    assert (os.getpgid(process.pid), os.getsid(process.pid)) == (process.pid, os.getsid(0))
+    process.kill()
+
+
 def test_a_command_that_does_not_exist_ends_with_a_line_that_says_so(tmp_path: Path) -> None:
     process = Process(["/no/such/command"], tmp_path / "a.log")
     process.start()
