@@ -3,51 +3,25 @@
 The engine knows where its rows are; these readers do not, and follow the pointer that the engine leaves for each view.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import msgpack
 import numpy as np
 from numpy.typing import NDArray
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from feature_repo.row import FORMAT, Row, fixed_dtype, unpack_fixed, unpack_row
-from feature_repo.row_store import LUA_VALUES, Marker, StoreUnavailable, is_away, pointer_key
+from feature_repo.row_store import Marker, StoreUnavailable, blobs_key, is_away, marker_key, pointer_key
 from feature_repo.views import PRODUCT_BEHAVIOR, View
 
 #: every partition gets the heartbeats of the same minutes, so the markers of a few tell the log's clock
 CLOCK_PARTITIONS = 16
-#: rows a script: keeps Redis's stops short
+#: rows a transaction: keeps Redis's stops short
 ROWS_PER_READ = 1000
-
-# Keys are made inside the script, so that pointers, clock and rows are of one moment and cost one round trip. That
-# rules out Redis Cluster, which the engine's own keys do as well. Entities travel as one msgpack argument, of the old
-# kind.
-_READ = (
-    LUA_VALUES
-    + """
-local clocks = {}
-local beats = redis.call('GET', KEYS[1])
-if beats then
-  local markers = {}
-  for partition = 0, ARGV[1] - 1 do markers[partition + 1] = beats .. ':m:' .. partition end
-  clocks = redis.call('MGET', unpack(markers))
-end
-local entities = cmsgpack.unpack(ARGV[2])
-local views = {}
-for view = 2, #KEYS do
-  local prefix = redis.call('GET', KEYS[view])
-  views[view - 1] = {prefix, prefix and values(prefix .. ':r', entities) or {}}
-end
-return {clocks, views}
-"""
-)
-_SHA = hashlib.sha1(_READ.encode(), usedforsecurity=False).hexdigest()
 
 
 class ViewNotServed(LookupError):
@@ -109,13 +83,13 @@ def snapshot(view: View, prefix: str, clock: int | None, blobs: Sequence[bytes |
     ValueError for a blob of another format.
     """
     fixed = unpack_fixed(view, blobs)
-    there = np.array([blob is not None for blob in blobs], dtype=bool)
-    wrong = fixed["format"][there & (fixed["format"] != FORMAT)]
-    if wrong.size:
-        raise ValueError(f"row of view {view.name} has format {wrong[0]}, expected {FORMAT}")
+    there = fixed["format"] == FORMAT
+    for other in np.flatnonzero(~there).tolist():
+        if blobs[other] is not None:
+            raise ValueError(f"row of view {view.name} has format {fixed['format'][other]}, expected {FORMAT}")
     kept = list(blobs)
     if clock is not None:
-        expired = there & (fixed["event_time"] + view.ttl_ms < clock)
+        expired = there & (fixed["event_time"] < clock - view.ttl_ms)
         if expired.any():
             fixed = fixed.copy()
             fixed[expired] = np.zeros((), dtype=fixed.dtype)
@@ -131,6 +105,8 @@ class RowReader:
         self._url = url
         self._timeout_s = timeout_s
         self._client: Redis | None = None
+        #: by name of a view: where its rows were when they were last read
+        self._prefixes: dict[str, str | None] = {}
 
     def close(self) -> None:
         """Give the connections back; the next read makes new ones."""
@@ -167,16 +143,47 @@ class RowReader:
         self, views: Sequence[View], entities: Sequence[str]
     ) -> tuple[list[str], int | None, list[list[bytes | None]]]:
         """Prefix by view, the log's clock, rows by view."""
-        keys = [pointer_key(PRODUCT_BEHAVIOR.name), *(pointer_key(view.name) for view in views)]
-        packed = msgpack.packb(list(entities), use_bin_type=False)
-        markers, found = self._script(keys, [CLOCK_PARTITIONS, packed])
-        for view, key, (prefix, _) in zip(views, keys[1:], found, strict=True):
+        names = [PRODUCT_BEHAVIOR.name, *(view.name for view in views)]
+        prefixes = [self._prefixes.get(name) for name in names]
+        while True:
+            pointers, markers, rows = self._transaction(names, prefixes, entities)
+            if pointers == prefixes:
+                break
+            # the first read, or the rows have moved since the last one
+            prefixes = pointers
+            self._prefixes.update(zip(names, pointers, strict=True))
+        found = []
+        for view, prefix in zip(views, prefixes[1:], strict=True):
             if prefix is None:
+                key = pointer_key(view.name)
                 raise ViewNotServed(f"view {view.name}: Redis has no {key}, so no engine has written rows of it yet")
+            found.append(prefix)
         clock = max((Marker.decode(marker).clock for marker in markers if marker), default=0)
-        return [prefix.decode() for prefix, _ in found], clock or None, [rows for _, rows in found]
+        return found, clock or None, rows
 
-    def _script(self, keys: Sequence[str], arguments: Sequence[bytes | int]) -> list:  # type: ignore[type-arg]
+    def _transaction(
+        self, names: Sequence[str], prefixes: Sequence[str | None], entities: Sequence[str]
+    ) -> tuple[list[str | None], list[bytes | None], list[list[bytes | None]]]:
+        """Pointers to views, markers of the first, rows of the others (none without a prefix), all of one moment."""
+        keys = [pointer_key(name) for name in names]
+        beats, *of_rows = prefixes
+        if beats is not None:
+            keys += [marker_key(beats, partition) for partition in range(CLOCK_PARTITIONS)]
+        try:
+            with self._connected().pipeline() as together:
+                together.mget(keys)
+                for prefix in of_rows:
+                    if prefix is not None and entities:
+                        together.hmget(blobs_key(prefix), list(entities))
+                found, *rows = together.execute()
+        except (RedisError, OSError) as error:
+            if is_away(error):
+                raise StoreUnavailable(str(error)) from error
+            raise
+        pointers = [None if data is None else data.decode() for data in found[: len(names)]]
+        return pointers, found[len(names) :], rows if entities else [[] for _ in of_rows]
+
+    def _connected(self) -> Redis:
         if self._client is None:
             # one retry: a pooled connection may have died since it was last used, and reading twice does no harm
             self._client = Redis.from_url(
@@ -185,14 +192,4 @@ class RowReader:
                 socket_connect_timeout=self._timeout_s,
                 retry=Retry(NoBackoff(), 1),
             )
-        try:
-            try:
-                found = self._client.evalsha(_SHA, len(keys), *keys, *arguments)
-            except NoScriptError:
-                found = self._client.eval(_READ, len(keys), *keys, *arguments)
-        except (RedisError, OSError) as error:
-            if is_away(error):
-                raise StoreUnavailable(str(error)) from error
-            raise
-        assert isinstance(found, list)
-        return found
+        return self._client

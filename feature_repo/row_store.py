@@ -43,18 +43,6 @@ LAYOUT = 2
 # knows: strings, no bins. The keys that all rows of a view share are why Redis Cluster is ruled out, and so are markers
 # beside rows.
 
-#: Lua: `values(key, fields)` of a hash, in portions that fit on Lua's stack
-LUA_VALUES = """
-local function values(key, fields)
-  local found = {}
-  for first = 1, #fields, 1000 do
-    local some = redis.call('HMGET', key, unpack(fields, first, math.min(first + 999, #fields)))
-    for i = 1, #some do found[first + i - 1] = some[i] end
-  end
-  return found
-end
-"""
-
 _WRITE = """
 local function stamps_of(state)
   local high, low = string.byte(state, 1, 2)
@@ -102,14 +90,16 @@ if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2]) end
 return {'ok', now}
 """
 
-_READ = (
-    LUA_VALUES
-    + """
+_READ = """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
-return {redis.call('GET', KEYS[1]) or '', now, values(KEYS[2], cmsgpack.unpack(ARGV[1]))}
+local entities, values = cmsgpack.unpack(ARGV[1]), {}
+for first = 1, #entities, 1000 do
+  local some = redis.call('HMGET', KEYS[2], unpack(entities, first, math.min(first + 999, #entities)))
+  for i = 1, #some do values[first + i - 1] = some[i] end
+end
+return {redis.call('GET', KEYS[1]) or '', now, values}
 """
-)
 
 
 class StoreUnavailable(Exception):
@@ -133,7 +123,7 @@ class Space:
     @property
     def blobs(self) -> str:
         """Key of the hash of what readers get, by entity."""
-        return f"{self.prefix}:r"
+        return blobs_key(self.prefix)
 
     @property
     def states(self) -> str:
@@ -141,7 +131,7 @@ class Space:
         return f"{self.prefix}:s"
 
     def marker(self, partition: int) -> str:
-        return f"{self.prefix}:m:{partition}"
+        return marker_key(self.prefix, partition)
 
     def agenda(self, partition: int) -> str:
         return f"{self.prefix}:a:{partition}"
@@ -383,6 +373,15 @@ def is_away(error: Exception) -> bool:
 def pointer_key(view: str) -> str:
     """Key of the pointer that tells Feast's reader the prefix of a view in force."""
     return f"freshrank:{LAYOUT}:view:{view}"
+
+
+def blobs_key(prefix: str) -> str:
+    """Key of the hash of what readers get, by entity."""
+    return f"{prefix}:r"
+
+
+def marker_key(prefix: str, partition: int) -> str:
+    return f"{prefix}:m:{partition}"
 
 
 def _sha1(text: str) -> str:

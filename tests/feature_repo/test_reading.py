@@ -161,6 +161,29 @@ async def test_the_pointer_is_followed_when_it_moves(store: RowStore, reader: Ro
 
 
 @pytest.mark.parts
+async def test_a_redis_that_was_emptied_serves_nobody_until_an_engine_is_back(
+    store: RowStore, reader: RowReader, own_redis: RedisServer
+) -> None:
+    await serve(store, PRODUCT_CATALOG, ["a"])
+    assert reader.read_arrays(PRODUCT_CATALOG, ["a"])["version"].tolist() == [2]
+    with Redis.from_url(f"redis://{own_redis.address}") as raw:
+        raw.flushall()
+    with pytest.raises(ViewNotServed):
+        reader.read(PRODUCT_CATALOG, ["a"])
+    await serve(store, PRODUCT_CATALOG, ["b", "a"])
+    assert reader.read_arrays(PRODUCT_CATALOG, ["a"])["version"].tolist() == [3]
+
+
+@pytest.mark.parts
+async def test_the_clock_is_that_of_the_topic_in_force(store: RowStore, reader: RowReader) -> None:
+    await serve(store, USER_BEHAVIOR, ["u"])
+    await serve(store, PRODUCT_BEHAVIOR, ["a"], clock=BASE + DAY_MS)
+    assert reader.read(USER_BEHAVIOR, ["u"]).clock == BASE + DAY_MS
+    await serve(store, PRODUCT_BEHAVIOR, ["a"], clock=BASE)
+    assert reader.read(USER_BEHAVIOR, ["u"]).clock == BASE
+
+
+@pytest.mark.parts
 async def test_a_view_that_nobody_serves_is_named(store: RowStore, reader: RowReader) -> None:
     with pytest.raises(ViewNotServed, match=r"view user_behavior: Redis has no freshrank:\d+:view:user_behavior"):
         reader.read(USER_BEHAVIOR, ["a"])
