@@ -25,7 +25,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from feature_repo.row import Stamps, pack_stamps, unpack_stamps
+from feature_repo.row import STAMP, Stamps, pack_stamps, unpack_stamps
 
 #: a row is refused when its oldest emission is older than this (ms by Redis's clock): the minute must cover it
 EMISSION_LIMIT_MS = 20_000
@@ -199,10 +199,16 @@ class Loaded:
 
 _STATE_HEADER = struct.Struct(">H")
 _STATE_TIMES = struct.Struct("<qq")
+#: both, and the stamp between them, of a row that one partition brought: nearly every row
+_STATE_OF_ONE = struct.Struct("<2siqqq")
+_LENGTH_OF_ONE = _STATE_HEADER.pack(STAMP.size)
 
 
 def pack_stored(stored: Stored) -> bytes:
     """A value of `s`: length of the stamps (big-endian u16, read by the script), stamps, times, state."""
+    if len(stored.stamps) == 1:
+        ((partition, offset),) = stored.stamps.items()
+        return _STATE_OF_ONE.pack(_LENGTH_OF_ONE, partition, offset, stored.as_of, stored.kafka_time) + stored.state
     stamps = pack_stamps(stored.stamps)
     times = _STATE_TIMES.pack(stored.as_of, stored.kafka_time)
     return b"".join((_STATE_HEADER.pack(len(stamps)), stamps, times, stored.state))

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from feature_repo import row_store
-from feature_repo.row import unpack_row
+from feature_repo.row import pack_stamps, unpack_row
 from feature_repo.row_store import (
     EMISSION_LIMIT_MS,
     LAYOUT,
@@ -294,7 +294,10 @@ async def test_ids_of_every_length_are_found(store: RowStore, space: Space) -> N
 @pytest.mark.parametrize("stamps", [{}, {0: 5}, {2: 7, 0: 2**40}])
 def test_what_a_writer_stores_is_what_it_loads(stamps: dict[int, int]) -> None:
     stored = Stored(stamps, BASE, BASE + 9, b"\x00state")
-    assert unpack_stored(pack_stored(stored)) == stored
+    packed = pack_stored(stored)
+    assert unpack_stored(packed) == stored
+    length = int.from_bytes(packed[:2], "big")
+    assert packed[2 : 2 + length] == pack_stamps(stamps), "what the script compares"
 
 
 # --- the agenda ----------------------------------------------------------------------------------------------------
