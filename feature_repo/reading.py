@@ -121,7 +121,8 @@ class RowReader:
     def read_views(self, views: Sequence[View], entities: Sequence[str]) -> list[Snapshot]:
         """The rows of `entities` in several views (≥ 1). ViewNotServed when no engine writes one of them.
 
-        One round trip for a thousand rows; with more, each thousand is of a moment of its own.
+        One round trip for a thousand rows, and one more when they have moved; with more, each thousand is of a moment
+        of its own.
         """
         size = max(1, ROWS_PER_READ // len(views))
         chunks = [entities[i : i + size] for i in range(0, len(entities), size)] or [[]]

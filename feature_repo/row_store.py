@@ -40,8 +40,8 @@ LAYOUT = 2
 
 # Rows travel as one msgpack argument, a list a column, and the entities of those that are read as another: to make an
 # argument of each would cost the client more than all the rest. It is msgpack of the old kind that Redis's cmsgpack
-# knows: strings, no bins. The keys that all rows of a view share are why Redis Cluster is ruled out, and so are markers
-# beside rows.
+# knows: strings, no bins. Calls on many rows are made in portions, since what Lua unpacks must fit on its stack. Hashes
+# that all rows of a view share rule Redis Cluster out, and so do markers beside rows.
 
 _WRITE = """
 local function stamps_of(state)

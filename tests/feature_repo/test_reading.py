@@ -129,7 +129,7 @@ async def test_what_the_writer_flushed_is_what_is_read(store: RowStore, reader: 
 
 @pytest.mark.parts
 async def test_views_are_read_together(store: RowStore, reader: RowReader) -> None:
-    """More rows than one script takes, some of them missing: each view's are those that it gives alone."""
+    """More rows than one transaction takes, some of them missing: each view's are those that it gives alone."""
     entities = [f"p{n}" for n in range(ROWS_PER_READ)]
     views = (PRODUCT_CATALOG, PRODUCT_BEHAVIOR)
     for place, view in enumerate(views):
