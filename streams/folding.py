@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from feature_repo import features
 from feature_repo.events import Behavior, Product
@@ -90,13 +90,16 @@ class CatalogFolding:
         return features.unpack_catalog(data)
 
     def fold(self, state: features.CatalogState, entries: Sequence[Entry]) -> bool:
-        fold, changed = features.fold_product, False
+        patches: list[tuple[features.Order, Product]] = []
         for entry in entries:
-            ((partition, offset),) = entry.stamps.items()
+            # an entry of patches has one stamp, its place in the log
+            (partition,), offset = entry.stamps, entry.input_offset
             for place, patch in entry.records:
-                if fold(state, patch, (patch.event_time, offset, partition, place)):
-                    changed = True
-        return changed
+                patches.append(((patch.event_time, offset, partition, place), patch))
+        if len(patches) == 1:
+            ((order, patch),) = patches
+            return features.fold_product(state, patch, order)
+        return features.fold_products(state, patches)
 
     def newest(self, state: features.CatalogState) -> int:
         return state.newest
@@ -112,14 +115,10 @@ class CatalogFolding:
     ) -> Forward | None:
         # a row of several input partitions may have been forwarded by another owner without what its own row lacked
         may_differ = changed or len(stamps) > 1
-        if not may_differ or not any(_names_content(patch) for entry in entries for _, patch in entry.records):
+        if not may_differ or not any(features.brings_content(patch) for entry in entries for _, patch in entry.records):
             return None
         message = ContentMessage(entity, dict(stamps), state.newest, features.content_of(state))
         return Forward(CONTENT, entity, encode_content(message))
-
-
-def _names_content(patch: Product) -> bool:
-    return any(getattr(patch, name) is not UNSET for name in features.CONTENT_FIELDS)
 
 
 class BehaviorFolding:

@@ -1,6 +1,7 @@
 """A product as the shop describes it: last writer wins, per field."""
 
 from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from operator import attrgetter, itemgetter
 
 from msgspec import UNSET, Struct, field
@@ -24,8 +25,7 @@ LIVE_FIELDS = tuple(name for name in PATCH_FIELDS if name not in CONTENT_FIELDS)
 _TEXT_FIELDS = frozenset(("title", "brand", "category", "currency"))
 _content_in = attrgetter(*CONTENT_FIELDS)
 _live_in = attrgetter(*LIVE_FIELDS)
-_NO_CONTENT = (UNSET,) * len(CONTENT_FIELDS)
-_price_of = itemgetter(1)
+_order_of, _price_of = itemgetter(0), itemgetter(1)
 
 
 class CatalogState(Struct, gc=False):
@@ -35,8 +35,8 @@ class CatalogState(Struct, gc=False):
     newest: int = 0
     #: the last prices that were set, in order; what clears a price sets none
     prices: list[tuple[Order, int]] = field(default_factory=list)
-    #: fields as they are packed, but for those that changed since
-    packed: dict[str, bytes] = field(default_factory=dict)
+    #: fields as they are packed, but for those that changed since; None before it was packed first
+    packed: dict[str, bytes] | None = None
     #: what readers get as text, packed; None when it changed
     texts: bytes | None = None
 
@@ -57,12 +57,55 @@ def fold_product(state: CatalogState, patch: Product, order: Order) -> bool:
             _set(state, name, value, order)
     if isinstance(patch.price, int):
         _remember_price(state.prices, order, patch.price)
-    content = _content_in(patch)
-    if content == _NO_CONTENT:
-        return False
+    return brings_content(patch) and _fold_content(state, patch, order)
+
+
+def brings_content(patch: Product) -> bool:
+    """Whether the patch sets or clears a content field."""
+    return not (
+        patch.title is patch.description is patch.brand is patch.category is UNSET
+        and patch.attributes is patch.image is patch.video is patch.audio is UNSET
+    )
+
+
+def fold_products(state: CatalogState, patches: Sequence[tuple[Order, Product]]) -> bool:
+    """`fold_product` of each of them: of what is no content, only the last patch that sets a field is looked at."""
+    changes = [_fold_content(state, patch, order) for order, patch in patches if brings_content(patch)]
+    _fold_live(state, sorted(patches, key=_order_of))
+    return any(changes)
+
+
+def _fold_live(state: CatalogState, patches: Iterable[tuple[Order, Product]]) -> None:
+    """What is no content, of patches whose order rises."""
+    winners: dict[str, tuple[Order, Product]] = {}
+    prices: list[tuple[Order, int]] = []
+    time = state.newest
+    for winner in patches:
+        order, patch = winner
+        time = patch.event_time
+        if patch.price is not UNSET:
+            winners["price"] = winner
+            # one that is there twice must not take the place of an earlier one
+            if patch.price is not None and not (prices and prices[-1][0] == order):
+                prices.append((order, patch.price))
+        if patch.currency is not UNSET:
+            winners["currency"] = winner
+        if patch.stock is not UNSET:
+            winners["stock"] = winner
+        if patch.delisted is not UNSET:
+            winners["delisted"] = winner
+    state.newest = max(state.newest, time)
+    for name, (order, patch) in winners.items():
+        _set(state, name, getattr(patch, name), order)
+    for order, price in prices[-PRICES_KEPT:]:
+        _remember_price(state.prices, order, price)
+
+
+def _fold_content(state: CatalogState, patch: Product, order: Order) -> bool:
+    """Whether a content field has another value now."""
     changes = [
         _set(state, name, value, order)
-        for name, value in zip(CONTENT_FIELDS, content, strict=True)
+        for name, value in zip(CONTENT_FIELDS, _content_in(patch), strict=True)
         if value is not UNSET
     ]
     return any(changes)
@@ -149,6 +192,11 @@ def delisting(product_id: str, event_time: int) -> Product:
 
 def pack_catalog(state: CatalogState) -> bytes:
     packed = state.packed
+    if packed is None:
+        # most rows of a great catalogue are packed once: what would serve a second time is made then
+        state.packed = {}
+        fields_once = [(name, *state.fields[name]) for name in sorted(state.fields)]
+        return pack((state.newest, fields_once, state.prices))
     if len(packed) < len(state.fields):
         for name, (order, value) in state.fields.items():
             if name not in packed:

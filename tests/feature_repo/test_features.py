@@ -335,6 +335,7 @@ patches = st.builds(
     category=st.one_of(st.just(UNSET), st.none(), st.lists(st.text(max_size=3), max_size=2)),
     attributes=st.one_of(st.just(UNSET), st.none(), attributes),
     price=st.one_of(st.just(UNSET), st.none(), st.integers(0, 2**53)),
+    currency=st.one_of(st.just(UNSET), st.none(), st.sampled_from(("GBP", "EUR"))),
     stock=st.one_of(st.just(UNSET), st.none(), st.integers(0, 5)),
     image=st.one_of(st.just(UNSET), st.none(), st.binary(max_size=4)),
     delisted=st.one_of(st.just(UNSET), st.none(), st.booleans()),
@@ -364,6 +365,48 @@ def test_the_latest_patch_wins_each_field_in_any_order(found: list[Product], rng
     assert features.pack_catalog(state) == features.pack_catalog(straight)
     assert msgpack.unpackb(features.catalog_texts(state)) == features.catalog_strings(straight)
     assert features.unpack_catalog(features.pack_catalog(state)) == state
+
+
+@given(st.lists(patches, max_size=40), st.lists(st.integers(0, 20), max_size=6), st.randoms(use_true_random=False))
+@FEW
+def test_patches_folded_together_are_those_folded_one_by_one(
+    found: list[Product], sizes: list[int], rng: random.Random
+) -> None:
+    """Whatever their order, doubles among them, and however often the state was packed in between."""
+    ordered = [((patch.event_time, n // 3, n % 2, n % 3), patch) for n, patch in enumerate(found)]
+    shuffled = [*ordered, *ordered[:9]]
+    rng.shuffle(shuffled)
+    state, straight = CatalogState(), CatalogState()
+    for size in (*sizes, len(shuffled)):
+        together, shuffled = shuffled[:size], shuffled[size:]
+        changes = [features.fold_product(straight, patch, order) for order, patch in together]
+        assert features.fold_products(state, together) == any(changes)
+        assert features.pack_catalog(state) == features.pack_catalog(features.unpack_catalog(pack_anew(straight)))
+        assert features.catalog_ints(state) == features.catalog_ints(straight)
+        assert msgpack.unpackb(features.catalog_texts(state)) == features.catalog_strings(straight)
+    assert state == straight
+
+
+def pack_anew(state: CatalogState) -> bytes:
+    """The packed form of a state of which nothing was packed before."""
+    return features.pack_catalog(CatalogState(state.fields, state.newest, state.prices))
+
+
+@pytest.mark.parametrize("name", features.PATCH_FIELDS)
+def test_every_field_is_folded_whether_alone_or_together(name: str) -> None:
+    values: dict[str, object] = {
+        "category": ["mugs"], "attributes": {"colour": "red"}, "price": 5, "stock": 5, "image": b"i", "video": b"v",
+        "audio": b"a", "delisted": True,
+    }  # fmt: skip
+    patch = structs.replace(Product(product_id="p", event_time=BASE), **{name: values.get(name, "text")})
+    alone, together = CatalogState(), CatalogState()
+    assert features.brings_content(patch) == (name in features.CONTENT_FIELDS)
+    assert features.fold_product(alone, patch, (BASE, 0, 0, 0)) == (name in features.CONTENT_FIELDS)
+    other = Product(product_id="p", event_time=BASE)
+    found: list[tuple[Order, Product]] = [((BASE, 0, 0, 0), patch), ((BASE, 1, 0, 0), other)]
+    assert features.fold_products(together, found) == (name in features.CONTENT_FIELDS)
+    assert features.current(together, name) == values.get(name, "text")
+    assert alone == together
 
 
 @pytest.mark.parametrize("place", range(4))
