@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import hiredis
 import numpy as np
 from numpy.typing import NDArray
 from redis import Redis
@@ -96,6 +97,13 @@ def snapshot(view: View, prefix: str, clock: int | None, blobs: Sequence[bytes |
             for place in np.flatnonzero(expired):
                 kept[place] = None
     return Snapshot(view, prefix, clock, kept, fixed)
+
+
+class _Packer:
+    """Commands by hiredis alone: redis-py's own packer looks at every argument in Python first, for memoryviews."""
+
+    def pack(self, *args: str | int) -> list[bytes]:
+        return [hiredis.pack_command(args)]  # type: ignore[arg-type]  # hiredis's own types allow one argument only
 
 
 class RowReader:
@@ -192,5 +200,6 @@ class RowReader:
                 socket_timeout=self._timeout_s,
                 socket_connect_timeout=self._timeout_s,
                 retry=Retry(NoBackoff(), 1),
+                command_packer=_Packer(),
             )
         return self._client
