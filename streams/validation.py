@@ -14,12 +14,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 import msgpack
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, ValidationError, convert, defstruct
+from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert, defstruct
 
 from feature_repo.events import BEHAVIOR_TYPES, SCHEMA_VERSION, Behavior, Bundle, Heartbeat, Product, ResultSet
 from feature_repo.features import delisting
@@ -532,6 +532,8 @@ class _WireProduct(Product, frozen=True, kw_only=True, omit_defaults=True, forbi
 
     type: Literal["product"]
     v: Literal[1]
+    #: what it is made of is looked at by hand: a pattern takes longer than all the rest of a patch
+    currency: Annotated[str, Meta(min_length=3, max_length=3)] | None | UnsetType = UNSET
     image: None | UnsetType = UNSET
     video: None | UnsetType = UNSET
     audio: None | UnsetType = UNSET
@@ -585,6 +587,9 @@ def _usual_events(found: Sequence[Behavior], latest: int) -> list[tuple[int, Rec
 def _usual_patches(found: Sequence[Product], latest: int) -> list[tuple[int, Record]] | None:
     for patch in found:
         if patch.event_time > latest or not patch.product_id.isascii() or patch.attributes:
+            return None
+        currency = patch.currency
+        if isinstance(currency, str) and not (currency.isascii() and currency.isalpha() and currency.isupper()):
             return None
     return list(enumerate(found))
 

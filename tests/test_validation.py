@@ -441,7 +441,7 @@ USUAL: dict[str, st.SearchStrategy[Any]] = {
     "attributes": st.dictionaries(
         st.text(max_size=2), st.one_of(st.none(), st.floats(), st.text(max_size=2)), max_size=2
     ),
-    "currency": st.sampled_from(["GBP", "gbp", None]),
+    "currency": st.sampled_from(["GBP", "gbp", "GBp", "GB1", "GB", "ÄÖÜ", "GB\n", "GBP\n", None]),
     "stock": st.integers(-1, 5),
     "image": st.one_of(st.none(), st.just(PNG), st.just("sha256:" + "0a" * 32)),
     "delisted": st.one_of(st.none(), st.booleans()),
@@ -483,11 +483,18 @@ def plain(usual: Sequence[tuple[int, Record]]) -> list[tuple[int, Record]]:
     ]
 
 
+@pytest.mark.parametrize("currency", ["gbp", "GBp", "GB1", "GB", "GBPX", "ÄÖÜ", ""])
+def test_what_is_no_currency_is_not_read_in_one_step(currency: str) -> None:
+    value = msgpack.packb({"type": "product", "v": 1, "product_id": "p1", "event_time": NOW, "currency": currency})
+    assert decode_usual(CATALOG, b"p1", value, NOW, LIMITS) is None
+    assert [rejected.reason for rejected in read(CATALOG, b"p1", value).rejected] == ["out_of_range"]
+
+
 @pytest.mark.parametrize(
     "record",
     [
         Behavior(type="purchase", event_id="e", product_id="p1", event_time=NOW, user_id="u", quantity=2, price=5),
-        Product(product_id="p1", event_time=NOW, price=5, title=None, category=["a"]),
+        Product(product_id="p1", event_time=NOW, price=5, currency="GBP", title=None, category=["a"]),
     ],
     ids=lambda record: record.type,
 )
