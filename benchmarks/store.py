@@ -34,6 +34,8 @@ VIEWS = (PRODUCT_CATALOG, PRODUCT_BEHAVIOR, PRODUCT_CONTENT)
 WRITTEN_ROWS = 1_000
 READ_ROWS = (1, 100, 1_000)
 PROMISED_ROWS = 100
+#: reads that a side makes before the next one has its turn: the first meets caches full of the others' data
+A_TURN = 5
 #: bytes of a packed state, about what a product with an hour of traffic has
 STATE_BYTES = 400
 
@@ -111,6 +113,8 @@ def _about() -> tuple[str, ...]:
     return (
         f"write: {WRITTEN_ROWS:,} rows of {PRODUCT_BEHAVIOR.name}, numbers and {STATE_BYTES} bytes of state; read: "
         "every feature of the ranker (catalog, behaviour, content vectors) of so many candidates, to NumPy",
+        f"sides take turns, of {A_TURN} reads when they read; the first of a turn finds the processor as the other sides, or "
+        "a pause, leave it",
         "floor: the same bytes by pipelined HSET and HMGET, a key a row; peer: Feast's Redis store by Feast's own API",
     )
 
@@ -199,20 +203,18 @@ def _reads(around: Surroundings, url: str, all_rows: Sequence[Rows], feast: _Fea
         entities = all_rows[0].entities[:size]
         keys = {rows.view: [rows.raw_key(entity) for entity in entities] for rows in all_rows}
         reads = (partial(_ours, reader, entities), partial(_floor, raw, keys), partial(feast.read, entities))
-        samples = []
+        samples: list[Sample] = []
+        first: list[Sample] = []
         for repeat in range(around.repeats):
-            samples.append(_sample([[_seconds(read) for read in reads] for _ in range(_calls(around, 21))]))
+            turns = [[[_seconds(read) for _ in range(A_TURN)] for read in reads] for _ in range(_calls(around, 9))]
+            samples.append(_sample([call for turn in turns for call in zip(*turn, strict=True)]))
+            first.append(_sample([[calls[0] for calls in turn] for turn in turns]))
             told = f"{samples[-1].value:.2f} ms"
             around.say(f"store: read {size:,}, run {repeat + 1} of {around.repeats}: {told}")
         targets = (Target(0.04, "peer"), Target(1.0, "floor")) if size == PROMISED_ROWS else ()
-        found.append(
-            Row(
-                f"read {size:,} candidate{'s' if size > 1 else ''}, all ranker features, to NumPy",
-                "ms",
-                tuple(samples),
-                targets,
-            )
-        )
+        name = f"read {size:,} candidate{'s' if size > 1 else ''}"
+        found.append(Row(f"{name}, all ranker features, to NumPy", "ms", tuple(samples), targets))
+        found.append(Row(f"{name}, the first of a turn", "ms", tuple(first)))
     reader.close()
     raw.close()
     return found
