@@ -113,8 +113,8 @@ def _about() -> tuple[str, ...]:
     return (
         f"write: {WRITTEN_ROWS:,} rows of {PRODUCT_BEHAVIOR.name}, numbers and {STATE_BYTES} bytes of state; read: "
         "every feature of the ranker (catalog, behaviour, content vectors) of so many candidates, to NumPy",
-        f"sides take turns, of {A_TURN} reads when they read; the first of a turn finds the processor as the other sides, or "
-        "a pause, leave it",
+        f"sides take turns, of {A_TURN} reads when they read; the first of a turn finds the processor as the other "
+        "sides, or a pause, leave it",
         "floor: the same bytes by pipelined HSET and HMGET, a key a row; peer: Feast's Redis store by Feast's own API",
     )
 
