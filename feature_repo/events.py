@@ -13,7 +13,8 @@ SCHEMA_VERSION = 1
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=10_000)]
 Word = Annotated[str, Meta(max_length=256)]
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+#: a pattern alone would let a newline pass behind the letters
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", max_length=3)]
 #: integer milliseconds UTC; the upper bound is the year 9999
 Millis = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 #: integer minor units of a currency (pence, cents, fen)

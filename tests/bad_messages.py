@@ -157,6 +157,7 @@ def _products() -> Iterator[BadMessage]:
     yield bad("a price beyond every currency", "out_of_range", price=2**60)
     yield bad("a stock below nothing", "out_of_range", stock=-5)
     yield bad("a currency in small letters", "out_of_range", currency="gbp")
+    yield bad("a currency with a line break behind it", "out_of_range", currency="GBP\n")
     yield bad("a title that is bytes", "wrong_type", title=b"a title")
     yield bad("a title of a whole book", "out_of_range", title="x" * 10_001)
     yield bad("a category that is a string", "wrong_type", category="shirts")

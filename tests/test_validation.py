@@ -483,7 +483,7 @@ def plain(usual: Sequence[tuple[int, Record]]) -> list[tuple[int, Record]]:
     ]
 
 
-@pytest.mark.parametrize("currency", ["gbp", "GBp", "GB1", "GB", "GBPX", "ÄÖÜ", ""])
+@pytest.mark.parametrize("currency", ["gbp", "GBp", "GB1", "GB", "GBPX", "GBP\n", "ÄÖÜ", ""])
 def test_what_is_no_currency_is_not_read_in_one_step(currency: str) -> None:
     value = msgpack.packb({"type": "product", "v": 1, "product_id": "p1", "event_time": NOW, "currency": currency})
     assert decode_usual(CATALOG, b"p1", value, NOW, LIMITS) is None
