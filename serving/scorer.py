@@ -1,4 +1,4 @@
-"""The door to Triton: a Scorer over gRPC. Nothing else in the project imports tritonclient."""
+"""The door to Triton: a Scorer over gRPC. Of tritonclient nothing else knows but control.py and shared_memory.py."""
 
 import asyncio
 import logging
