@@ -7,17 +7,14 @@ import time
 from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
-
 from benchmarks.rows import Finding, Row, Sample
 from benchmarks.surroundings import Surroundings, running
 from serving.model.bundle import REPOSITORY
-from serving.requests import Scorer, ScoreRequest, empty_request
+from serving.requests import Scorer, ScoreRequest
 from serving.scorer import LANES, SCORED_ROWS, TritonScorer
 from streams.local.engine import copy_repository
 from streams.local.triton_server import TritonServer
 
-CANDIDATES = 100
 TRITON_READY_S = 180.0
 CALL_S = 120.0
 
@@ -48,6 +45,8 @@ def run(around: Surroundings) -> Finding:
 
 
 def _about() -> tuple[str, ...]:
+    from serving.model.suites.scoring import CANDIDATES
+
     return (
         f"one call, rows of sets of {CANDIDATES}; more than {SCORED_ROWS:,} go in several requests, {LANES} under way "
         "at once; in shared memory as workers beside their Triton hand them over, or all by gRPC",
@@ -61,6 +60,7 @@ async def _measure(around: Surroundings, plan: Plan, address: str) -> list[Row]:
 
     from serving.model.backend import THREADS
     from serving.model.inprocess import InProcessScorer
+    from serving.model.suites.scoring import request_of
 
     torch.set_num_threads(THREADS)
     ways = {
@@ -70,7 +70,7 @@ async def _measure(around: Surroundings, plan: Plan, address: str) -> list[Row]:
     net = InProcessScorer()
     rows: list[Row] = []
     for size, calls in plan.calls.items():
-        request = _request(size)
+        request = request_of(size)
         sides: tuple[Scorer, ...] = (*ways.values(), net)
         for scorer in sides:
             await scorer.score(request)
@@ -99,16 +99,3 @@ async def _ms(scorer: Scorer, request: ScoreRequest) -> float:
     began = time.perf_counter()
     await scorer.score(request)
     return (time.perf_counter() - began) * 1000
-
-
-def _request(rows: int) -> ScoreRequest:
-    """Known products: every modality there, numbers as shops have them."""
-    rng = np.random.default_rng(rows)
-    request = empty_request(max(1, rows // CANDIDATES), rows)
-    request.query[:] = rng.standard_normal(request.query.shape)
-    request.content[:] = rng.standard_normal(request.content.shape)
-    request.mask[:] = 1
-    request.numeric[:] = rng.integers(0, 5_000, request.numeric.shape)
-    request.retrieval[:] = rng.random(rows)
-    request.set_index[:] = np.minimum(np.arange(rows) // CANDIDATES, len(request.query) - 1)
-    return request

@@ -156,9 +156,7 @@ class TritonScorer:
 
     async def close(self) -> None:
         client, self._client = self._client, None
-        shared, self._shared = self._shared, None
-        if shared is not None:
-            shared.close()
+        self._let_regions_go()
         if client is not None:
             await client.close()
 
@@ -194,7 +192,13 @@ class TritonScorer:
             except NoSharedMemory as error:
                 log.warning("rows travel to triton at %s by gRPC, not in shared memory: %s", self.address, error)
                 self._is_shared = False
+                self._let_regions_go()
         yield [_input(name, tensor) for name, tensor in tensors.items()]
+
+    def _let_regions_go(self) -> None:
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.close()
 
     def _connected(self) -> InferenceServerClient:
         if self._client is None:

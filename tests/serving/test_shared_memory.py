@@ -86,5 +86,5 @@ async def test_where_it_cannot_be_rows_travel_by_grpc(
         np.testing.assert_allclose(logit, expected, atol=1e-4)
     assert len(caplog.records) == 1
     assert "by gRPC, not in shared memory" in caplog.text
-    await scorer.close()
     assert not list((tmp_path / "elsewhere").iterdir())
+    await scorer.close()
