@@ -89,10 +89,10 @@ class Process:
             self._signal(signal.SIGKILL)
             self._process.wait()
 
-    def freeze(self) -> None:
-        """SIGSTOP to the whole process group. RuntimeError when it does not run."""
+    def freeze(self, *, group: bool = True) -> None:
+        """SIGSTOP to the whole process group, or to the command alone. RuntimeError when it does not run."""
         self._require_alive()
-        self._signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP, group=group)
 
     def thaw(self) -> None:
         """SIGCONT to the whole process group. RuntimeError when it does not run."""
@@ -111,11 +111,11 @@ class Process:
         if not self.alive():
             raise RuntimeError(f"{self.argv[0]} is not running")
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals, *, group: bool = True) -> None:
         """To the group, children of the command included; nothing once it was reaped, when its id may be another's."""
         assert self._process is not None
         if self._process.returncode is None:
-            os.killpg(self._process.pid, number)
+            (os.killpg if group else os.kill)(self._process.pid, number)
 
 
 def describe_exit(returncode: int) -> str:

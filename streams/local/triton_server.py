@@ -71,6 +71,12 @@ class TritonServer(ProcessPart):
         super().kill()
         self._remove_shared_memory()
 
+    def freeze(self) -> None:
+        """SIGSTOP to the server alone: it answers nothing. Its stubs must stay awake, since a server that wakes before
+        them finds that they gave no sign of life for a second, and dies of letting them go (so does one whose whole
+        machine slept: whoever runs it must start it again)."""
+        self._running().freeze(group=False)
+
     def _command(self) -> Command:
         home, libpython = triton_home(), _libpython_folder()
         for model in self.models:
