@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -57,18 +58,28 @@ class Process:
 
     @property
     def returncode(self) -> int | None:
-        """Exit code, minus the signal's number if one ended it; None while it runs or before the first start."""
-        return self._process.poll() if self._process else None
+        """Exit code, minus the signal's number if one ended it; None while it runs or before the first start.
+
+        A command that has ended leaves nothing behind: the rest of its process group is killed before it is reaped.
+        """
+        if self._process is None:
+            return None
+        if self.has_ended():
+            self._signal(signal.SIGKILL)
+        return self._process.poll()
 
     def alive(self) -> bool:
         """True from start() until the command has ended; a frozen one is alive."""
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self.returncode is None
 
     def has_ended(self) -> bool:
         """not alive(), but without reaping, so that kill() still reaches what is left of the process group."""
         if self._process is None or self._process.returncode is not None:
             return True
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # another thread has reaped it meanwhile
+            return True
 
     def terminate(self) -> None:
         """SIGTERM to the command, which is thawed if it was frozen; does nothing when it does not run."""
@@ -115,7 +126,8 @@ class Process:
         """To the group, children of the command included; nothing once it was reaped, when its id may be another's."""
         assert self._process is not None
         if self._process.returncode is None:
-            (os.killpg if group else os.kill)(self._process.pid, number)
+            with suppress(ProcessLookupError):  # another thread has reaped it meanwhile
+                (os.killpg if group else os.kill)(self._process.pid, number)
 
 
 def describe_exit(returncode: int) -> str:

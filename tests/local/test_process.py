@@ -94,6 +94,15 @@ def test_stop_ends_the_children_that_a_command_leaves_behind(tmp_path: Path) -> 
     assert wait_until(lambda: has_gone(child), DEADLINE_S)
 
 
+def test_what_crashes_leaves_no_children_behind(tmp_path: Path) -> None:
+    """Nobody stops it: somebody only asks whether it runs."""
+    process = shell("sleep 63 & echo $!; kill -SEGV $$", tmp_path / "a.log")
+    process.start()
+    assert wait_until(lambda: not process.alive(), DEADLINE_S)
+    assert process.returncode == -signal.SIGSEGV
+    assert wait_until(lambda: has_gone(int(process.tail())), DEADLINE_S)
+
+
 def test_a_frozen_process_is_alive_and_can_be_stopped(tmp_path: Path) -> None:
     process = shell("trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done", tmp_path / "a.log")
     process.start()
