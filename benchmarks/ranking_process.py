@@ -36,6 +36,7 @@ from feature_repo.views import (
 )
 from serving.requests import ContentVectors, Floats, ProductContent, ScoreRequest, Scores
 from streams.emitting import OnWritten, Outbound
+from streams.fetching import Message
 from streams.freshness import Freshness
 from streams.owning import Bounds
 from streams.producing import KafkaSender
@@ -53,7 +54,7 @@ from streams.records import (
     partition_for,
 )
 from streams.settings import Settings
-from streams.transport import Batch, Message
+from streams.transport import Batch
 from streams.workers import crash, monotonic_ms
 
 BUNDLE = Bundle(

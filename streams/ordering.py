@@ -21,20 +21,27 @@ _SOLD_OUT = 1 << 61
 _LEFT_OUT = 1 << 62
 
 
-def orders(scores: Doubles, sold_out: Flags, left_out: Flags) -> Numbers:
-    """Positions in order of rank [G, W] for G lists of W candidates, those left out last. `scores` are rounded."""
+def orders(scores: Doubles, sold_out: Flags | None, left_out: Flags | None) -> Numbers:
+    """Positions in order of rank [G, W] for G lists of W candidates, those left out last. `scores` are rounded; flags
+    are None where there are none."""
     units = scores * _UNIT
-    if not (np.abs(units) < _GREATEST).all():  # nor if one is NaN
+    if not np.abs(units).max(initial=0) < _GREATEST:  # nor if one is NaN
         return _orders_of_any(scores, sold_out, left_out)
     keys = (_GREATEST - np.rint(units).astype(np.int64)) << _POSITION_BITS
     keys |= np.arange(scores.shape[1])
-    keys += np.where(left_out, _LEFT_OUT, np.where(sold_out, _SOLD_OUT, 0))
+    if sold_out is not None:
+        keys[sold_out] += _SOLD_OUT
+    if left_out is not None:
+        # a key that has both flags, too, is less than 2 ** 63, and behind those that have one
+        keys[left_out] += _LEFT_OUT
     keys.sort(axis=1)
     return keys & _POSITIONS
 
 
-def _orders_of_any(scores: Doubles, sold_out: Flags, left_out: Flags) -> Numbers:
+def _orders_of_any(scores: Doubles, sold_out: Flags | None, left_out: Flags | None) -> Numbers:
     ranked = np.empty(scores.shape, np.int64)
+    nothing = np.zeros(scores.shape, bool)
+    sold_out, left_out = (nothing if flags is None else flags for flags in (sold_out, left_out))
     for row in range(len(scores)):
         found = order(scores[row], np.where(sold_out[row], 0, 1))
         ranked[row] = np.concatenate([found[~left_out[row, found]], found[left_out[row, found]]])
@@ -47,11 +54,12 @@ def previous_ranks(before: NDArray[np.int16], cells: Numbers) -> NDArray[np.int1
     `before` holds positions by rank, -1 for none; `cells` the place in the matrix of what stands at each rank now.
     """
     lists, width = before.shape
-    there = before >= 0
-    ranks = np.full((lists, width), -1, np.int16)
     rank, first = np.arange(width, dtype=np.int16), np.arange(0, lists * width, width)[:, None]
-    if there.all():
-        ranks.reshape(-1)[before + first] = rank
-    else:
+    if before.min(initial=0) < 0:
+        there = before >= 0
+        ranks = np.full(before.shape, -1, np.int16)
         ranks.reshape(-1)[(before + first)[there]] = np.broadcast_to(rank, before.shape)[there]
+    else:
+        ranks = np.empty(before.shape, np.int16)
+        np.put(ranks, before + first, rank)
     return np.take(ranks, cells)

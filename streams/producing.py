@@ -77,19 +77,14 @@ class KafkaSender:
         acks = []
         marks = self._marks.get(topic, ())
         batch = self._producer.create_batch()
-        for message in messages:
-            fields = {
-                "timestamp": None,
-                "key": message.key,
-                "value": message.value,
-                "headers": [*message.headers, *marks],
-            }
-            if batch.append(**fields) is None:
+        for key, value, headers in messages:
+            headers = [*headers, *marks]
+            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
                 acks.append(await self._send_batch(batch, topic, partition, on_written))
                 batch = self._producer.create_batch()
-                batch.append(**fields)
+                batch.append(timestamp=None, key=key, value=value, headers=headers)
         acks.append(await self._send_batch(batch, topic, partition, on_written))
-        return asyncio.gather(*acks)
+        return acks[0] if len(acks) == 1 else asyncio.gather(*acks)
 
     async def _send_batch(
         self, batch: BatchBuilder, topic: str, partition: int, on_written: OnWritten | None

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streams.candidate_rows import PRODUCT_VIEWS
 from streams.emitting import Outbound, Sender
@@ -63,19 +62,19 @@ class Publishing:
 
     def publish(self, reordered: Reordered, packed_ids: PackedIds, tables: Mapping[int, Tables]) -> None:
         """Queue rankings, each with the next version of its partition."""
-        versions = np.zeros(len(reordered), np.int64)
-        rows_of: dict[int, NDArray[np.int64]] = {}
-        for partition in np.unique(reordered.partitions).tolist():
-            rows = rows_of[partition] = np.flatnonzero(reordered.partitions == partition)
+        rows_of: defaultdict[int, list[int]] = defaultdict(list)
+        for row, partition in enumerate(reordered.partitions.tolist()):
+            rows_of[partition].append(row)
+        versions = np.empty(len(reordered), np.int64)
+        for partition, rows in rows_of.items():
             versions[rows] = tables[partition].next_versions(len(rows))
         keys = [live.id.encode() for live in reordered.sets]
         values = pack_rankings(reordered, keys, packed_ids, versions, self._now_ms())
-        named = versions.astype(">i8").tobytes()
+        named = versions.astype(">i8").view("V8").tolist()
         writer = (WRITER, self.writer)
         for partition, rows in rows_of.items():
             self._queues.setdefault(partition, []).extend(
-                Outbound(keys[row], values[row], (writer, (VERSION, named[8 * row : 8 * row + 8])))
-                for row in rows.tolist()
+                [Outbound(keys[row], values[row], (writer, (VERSION, named[row]))) for row in rows]
             )
         self._told.append(_told(reordered))
         self._wake()
@@ -103,11 +102,11 @@ class Publishing:
             while self._queues:
                 queues, self._queues = self._queues, {}
                 told, self._told = self._told, []
-                sends = (
-                    self._sender.send_many(RANKINGS, partition, queue, self._own[partition].add)
+                acks = [
+                    await self._sender.send_many(RANKINGS, partition, queue, self._own[partition].add)
                     for partition, queue in queues.items()
-                )
-                self._follow(asyncio.gather(*await asyncio.gather(*sends)), told)
+                ]
+                self._follow(asyncio.gather(*acks), told)
             self._idle.set()
 
     def _follow(self, ack: Awaitable[object], told: list[RankingsSent]) -> None:
@@ -129,13 +128,18 @@ class Publishing:
 
 def _told(reordered: Reordered) -> RankingsSent:
     """What freshness counts of these sets; the ages are the last one's."""
-    causes: dict[tuple[str, int], int] = {}
-    for cause, kafka_time in zip(reordered.causes.tolist(), reordered.cause_times.tolist(), strict=True):
-        if cause is not None and kafka_time > 0:
-            key = (cause.view, kafka_time)
-            causes[key] = causes.get(key, 0) + 1
+    causes, times = reordered.causes.tolist(), reordered.cause_times.tolist()
+    counts: dict[tuple[str, int], int] = {}
+    # a change has one time, and is the cause of many sets that stand beside each other
+    begin = 0
+    for end in range(1, len(causes) + 1):
+        if end == len(causes) or causes[end] is not causes[begin]:
+            if causes[begin] is not None and times[begin] > 0:
+                key = (causes[begin].view, times[begin])
+                counts[key] = counts.get(key, 0) + end - begin
+            begin = end
     youngest, oldest = reordered.youngest[:, -1].tolist(), reordered.oldest[:, -1].tolist()
     ages = {
         view.name: (youngest[place], oldest[place]) for place, view in enumerate(PRODUCT_VIEWS) if youngest[place] >= 0
     }
-    return RankingsSent(len(reordered), int(reordered.degraded.sum()), causes, ages)
+    return RankingsSent(len(reordered), int(reordered.degraded.sum()), counts, ages)

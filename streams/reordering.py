@@ -1,14 +1,15 @@
 """Scores -> orders -> what must be published, for all sets of one width at once. Pure NumPy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.events import Bundle
 from serving.ranking import Doubles, degraded_scores, rounded
-from streams.candidate_rows import DELISTED, PRODUCT_VIEWS, SOLD_OUT
+from streams.candidate_rows import DELISTED, SOLD_OUT
 from streams.ordering import Flags, orders, previous_ranks
 from streams.places import Numbers
 from streams.result_sets import LiveSet, LiveSets
@@ -72,35 +73,37 @@ class Reordering:
         """Order at most LISTS_AT_ONCE sets; None when everything stands already."""
         # 1. the order
         sets, places, standings = self._sets, self._sets.places, self._standings
-        numbers, slots = group.numbers, places.slots[group.places].astype(np.intp)
-        ranks = np.arange(slots.shape[1])
-        padding = None
-        if (sets.counts[numbers] < len(ranks)).any():
-            padding = ranks >= sets.counts[numbers][:, None]
-        facts = np.take(self._rows.facts, slots, axis=0)
-        flags = facts[:, :, -1]
-        left_out = flags & DELISTED > 0
+        numbers, (lists, width) = group.numbers, group.places.shape
+        slots = np.take(places.slots, group.places).astype(np.int64)
+        ranks = np.arange(width)
+        counts = sets.counts[numbers].astype(np.int64)
+        padding = None if (counts == width).all() else ranks >= counts[:, None]
+        # what is asked of every candidate is one gather: a row of it is half a line of the processor's cache
+        facts = np.ascontiguousarray(np.take(self._rows.facts, slots, axis=0).transpose(2, 0, 1))
+        times, flags = facts[:-1], facts[-1]
         scores = self._scores(group, slots, bundle)
+        sold_out, left_out = None, padding
+        if flags.any():
+            sold_out, delisted = flags & SOLD_OUT > 0, flags & DELISTED > 0
+            left_out = delisted if padding is None else delisted | padding
         if padding is not None:
-            left_out |= padding
             scores[padding] = 0
-        ranked = orders(scores, flags & SOLD_OUT > 0, left_out)
-        counts = np.full(len(numbers), len(ranks))
-        cells = ranked + np.arange(0, scores.size, len(ranks))[:, None]
+        ranked = orders(scores, sold_out, left_out)
+        cells = ranked + np.arange(0, lists * width, width)[:, None]
         shown = np.take(scores, cells).astype(np.float32)
         kept = ranked.astype(np.int16)
-        if left_out.any():
-            counts -= left_out.sum(axis=1)
+        if left_out is not None:
+            counts = width - left_out.sum(axis=1)
             beyond = ranks >= counts[:, None]
             shown[beyond], kept[beyond] = 0, -1
         # 2. against what stands
         model, degraded = standings.model(model_version), sets.needs_model[numbers]
-        before = places.ranked[group.places]
-        moved = ((before != kept) | (places.shown[group.places] != shown)).any(axis=1)
-        moved |= (standings.models[numbers] != model) | (standings.degraded[numbers] != degraded)
-        moved |= standings.contested[numbers]
+        before = np.take(places.ranked, group.places)
+        moved = ((before != kept) | (np.take(places.shown, group.places) != shown)).any(axis=1)
+        models = standings.models[numbers]
+        moved |= (models != model) | (standings.degraded[numbers] != degraded) | standings.contested[numbers]
         earlier = previous_ranks(before, cells)
-        for row in np.flatnonzero(standings.models[numbers] < 0).tolist():
+        for row in (models < 0).nonzero()[0].tolist():
             moved[row] = self._adopt(
                 numbers[row], ranked[row, : counts[row]], shown[row], model_version, degraded[row], earlier[row]
             )
@@ -110,28 +113,39 @@ class Reordering:
         places.ranked[group.places], places.shown[group.places] = kept, shown
         if not moved.any():
             return None
-        youngest, oldest = self._ages(facts, padding, log_clock)
-        members = [self._member(number) for number in numbers[moved].tolist()]
+        some = slice(None) if moved.all() else moved
+        youngest, oldest = self._ages(times, padding, log_clock)
+        by_number = cast(list[LiveSet], sets.by_number)
+        members = [by_number[number] for number in numbers[some].tolist()]
+        explained = [row for row, live in enumerate(members) if live.contributions is not None]
         return Reordered(
             sets=tuple(members),
-            partitions=sets.partitions[numbers[moved]],
-            counts=counts[moved],
-            slots=np.take(slots, cells[moved]),
-            scores=shown[moved],
-            previous_ranks=earlier[moved],
-            contributions={
-                row: live.contributions[ranked[at, : counts[at]]]
-                for row, (live, at) in enumerate(zip(members, np.flatnonzero(moved).tolist(), strict=True))
-                if live.contributions is not None
-            },
+            partitions=sets.partitions[numbers[some]],
+            counts=counts[some],
+            slots=np.take(slots, cells[some]),
+            scores=shown[some],
+            previous_ranks=earlier[some],
+            contributions=self._contributions(members, explained, ranked[some], counts[some]),
             model_version=model_version,
-            degraded=degraded[moved],
-            causes=group.causes[moved],
-            cause_times=group.cause_times[moved],
-            scored_at=sets.scored_at[numbers[moved]],
-            youngest=youngest[:, moved],
-            oldest=oldest[:, moved],
+            degraded=degraded[some],
+            causes=group.causes[some],
+            cause_times=group.cause_times[some],
+            scored_at=sets.scored_at[numbers[some]],
+            youngest=youngest[:, some],
+            oldest=oldest[:, some],
         )
+
+    @staticmethod
+    def _contributions(
+        members: Sequence[LiveSet], explained: Sequence[int], ranked: Numbers, counts: Numbers
+    ) -> dict[int, NDArray[np.float32]]:
+        """Of those that have any, in order of rank."""
+        found = {}
+        for row in explained:
+            contributions = members[row].contributions
+            assert contributions is not None
+            found[row] = contributions[ranked[row, : counts[row]]]
+        return found
 
     def _member(self, number: int) -> LiveSet:
         live = self._sets.by_number[number]
@@ -141,7 +155,7 @@ class Reordering:
     def _scores(self, group: Group, slots: Numbers, bundle: Bundle) -> Doubles:
         """Scores to order by [G, W]: the model's, or a stopgap from the last ones, or the retrieval's."""
         places = self._sets.places
-        scores = rounded(places.logits[group.places])
+        scores = rounded(np.take(places.logits, group.places))
         stopgap = self._sets.needs_model[group.numbers]
         if stopgap.any():
             there = group.places[stopgap]
@@ -176,18 +190,18 @@ class Reordering:
             and not standing.contested
         )
 
-    def _ages(self, facts: Numbers, padding: Flags | None, log_clock: int | None) -> tuple[Numbers, Numbers]:
-        youngest, oldest = np.full((2, len(PRODUCT_VIEWS), len(facts)), -1, np.int64)
+    def _ages(self, times: Numbers, padding: Flags | None, log_clock: int | None) -> tuple[Numbers, Numbers]:
+        """Of the candidates' rows, i64[V, G] both. `times` [V, G, W], 0 where there is no row."""
         if log_clock is None:
-            return youngest, oldest
-        for place in range(len(PRODUCT_VIEWS)):
-            times = np.ascontiguousarray(facts[:, :, place])
-            if padding is not None:
-                times[padding] = 0
-            newest, first = times.max(axis=1), times.min(axis=1)
-            if not first.all():
-                first = np.where(times > 0, times, _NEVER).min(axis=1)
-            known = newest > 0
-            youngest[place, known] = np.maximum(log_clock - newest[known], 0)
-            oldest[place, known] = np.maximum(log_clock - first[known], 0)
-        return youngest, oldest
+            unknown = np.full(times.shape[:2], -1, np.int64)
+            return unknown, unknown
+        if padding is not None:
+            times[:, padding] = 0
+        newest, first = times.max(axis=2), times.min(axis=2)
+        if not first.all():
+            first = np.where(times > 0, times, _NEVER).min(axis=2)
+        known = newest > 0
+        return (
+            np.where(known, np.maximum(log_clock - newest, 0), -1),
+            np.where(known, np.maximum(log_clock - first, 0), -1),
+        )

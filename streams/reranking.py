@@ -235,8 +235,9 @@ class Reranker:
         """The sets by width, their order kept, LISTS_AT_ONCE at a time."""
         sets = self.sets
         widths = sets.widths[numbers]
-        for width in np.unique(widths).tolist():
-            of_width = numbers[widths == width]
+        of_one = bool((widths == widths[0]).all())
+        for width in (widths[:1] if of_one else np.unique(widths)).tolist():
+            of_width = numbers if of_one else numbers[widths == width]
             for first in range(0, len(of_width), LISTS_AT_ONCE):
                 some = of_width[first : first + LISTS_AT_ONCE]
                 places = sets.firsts[some][:, None] + np.arange(width)
@@ -245,7 +246,7 @@ class Reranker:
     def _to_score(self, numbers: Numbers, places: Numbers, bundle: Bundle) -> Flags:
         """Which of the sets' places [G, W] must be scored."""
         sets = self.sets
-        touched = sets.places.touched[places]
+        touched = np.take(sets.places.touched, places)
         whole = self._dirty.whole[numbers] | sets.needs_model[numbers]
         if bundle.scope == "list":
             whole |= touched.any(axis=1)
@@ -275,12 +276,12 @@ class Reranker:
         self, owners: NDArray[np.int32], places: Numbers, slots: NDArray[np.int32], click_rates: Sequence[float]
     ) -> ScoreRequest:
         """Rows in the order of `places`; those of a set lie together."""
-        begins = np.flatnonzero(np.diff(owners, prepend=-1))
+        begins = np.append(0, (owners[1:] != owners[:-1]).nonzero()[0] + 1)
         numbers = owners[begins]
         user = np.zeros((len(numbers), USER_DIM), np.float32)
         numeric = self.rows.numeric[slots]
         ends = np.append(begins[1:], len(owners))
-        for row in np.flatnonzero(self.sets.has_user[numbers]).tolist():
+        for row in self.sets.has_user[numbers].nonzero()[0].tolist():
             live = self.sets.by_number[numbers[row]]
             assert live is not None
             assert live.user_id is not None

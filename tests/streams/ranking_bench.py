@@ -10,9 +10,10 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from feature_repo.row import unpack_row
-from feature_repo.row_store import Marker, RowWrite, Space, Stored
+from feature_repo.row import pack_stamps, unpack_row
+from feature_repo.row_store import Marker, RowWrite, Space, pack_stored
 from feature_repo.views import PRODUCT_CONTENT, VIEW_BY_NAME, VIEWS
+from streams.fetching import Message
 from streams.freshness import Freshness
 from streams.owning import Bounds
 from streams.ranking_side import Doors, RankingSide
@@ -29,7 +30,7 @@ from streams.records import (
 )
 from streams.settings import Settings
 from streams.tables import Published
-from streams.transport import Batch, Message
+from streams.transport import Batch
 from tests.streams.bench import HOUR
 from tests.streams.fakes import REDIS_EPOCH_MS, FakeRedis, FakeRowStore, FakeScorer, RecordingSender, Sent, loop_ms
 from tests.streams.lists import BUNDLE, registration
@@ -149,7 +150,7 @@ class RankingBench:
                 (b"" if marker is None else marker.encode()),
                 Marker(marker.offset + 1 if marker else 1),
             )
-            write = RowWrite(change.entity, b"", change.blob, Stored(stamps, 0, 0, b""), None)
+            write = RowWrite(change.entity, b"", change.blob, pack_stored(9, pack_stamps(stamps), 0, 0, b""), None)
             flushed = await store.flush(space, 9, expected, following.encode(), [write], None)
             assert flushed.status == "ok"
 

@@ -18,7 +18,7 @@ texts = st.text(max_size=40) | st.sampled_from(["aaaa", "bbbb", "cccc"])
     st.integers(1, 6),
 )
 def test_lists_are_packed_as_msgpack_packs_their_ids(ids: list[str], lists: int, width: int) -> None:
-    packed = PackedIds(1, 1)
+    packed = PackedIds(1)
     for slot, name in enumerate(ids):
         packed.put(slot, name)
     slots = np.array([[(7 * row + 3 * rank) % len(ids) for rank in range(width)] for row in range(lists)])
