@@ -1,6 +1,6 @@
 """Store: rows written by the engine's compare-and-set, and read to NumPy, beside Feast's Redis store and bare Redis.
 
-ours    `RowStore.flush` (stamps and marker compared inside the script), `RowReader.read_views`
+ours    `RowStore.flush` (marker, and handover or stamps, compared inside the script), `RowReader.read_views`
 floor   the same bytes by pipelined HSET and HMGET, a key a row
 peer    Feast's own Redis store: `write_to_online_store`, `get_online_features`
 """
@@ -8,6 +8,7 @@ peer    Feast's own Redis store: `write_to_online_store`, `get_online_features`
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from benchmarks.surroundings import Surroundings, running
 from benchmarks.world import now_ms
 from feature_repo.reading import RowReader
 from feature_repo.row import fixed_dtype, pack_row, pack_stamps
-from feature_repo.row_store import ROWS_PER_SCRIPT, Marker, RowStore, RowWrite, Space, Stored, pack_stored
+from feature_repo.row_store import KEEP, Marker, RowStore, RowWrite, Space, pack_stored
 from feature_repo.views import PRODUCT_BEHAVIOR, PRODUCT_CATALOG, PRODUCT_CONTENT, View
 from streams.local.redis_server import RedisServer
 
@@ -34,10 +35,26 @@ VIEWS = (PRODUCT_CATALOG, PRODUCT_BEHAVIOR, PRODUCT_CONTENT)
 WRITTEN_ROWS = 1_000
 READ_ROWS = (1, 100, 1_000)
 PROMISED_ROWS = 100
-#: reads that a side makes before the next one has its turn: the first meets caches full of the others' data
+#: calls that a side makes before the next one has its turn: the first meets caches full of the others' data
 A_TURN = 5
 #: bytes of a packed state, about what a product with an hour of traffic has
 STATE_BYTES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How rows are written. At home: by the one writer they have had since they were read; else they are looked at.
+
+    `is_due`: each row has another minute in the agenda than before.
+    """
+
+    name: str
+    at_home: bool = True
+    is_due: bool = False
+
+
+USUAL = Way("compare-and-set")
+WAYS = (USUAL, Way("each due at another minute", is_due=True), Way("read from elsewhere, looked at", at_home=False))
 
 
 @dataclass(slots=True)
@@ -50,24 +67,27 @@ class Rows:
     offset: int = 0
     marker: bytes = b""
     stamps: bytes = b""
+    handover: bytes | None = None
     state: bytes = (bytes(range(256)) * (STATE_BYTES // 256 + 1))[:STATE_BYTES]
 
     def raw_key(self, entity: str) -> str:
         """Where the floor has the row."""
         return f"raw:{self.space.prefix}:{entity}"
 
-    def next_write(self) -> list[RowWrite]:
+    def next_write(self, way: Way) -> list[RowWrite]:
         """Every row with one event more."""
         self.offset += 1
         stamps, time_ms = {0: self.offset}, now_ms()
         rng = np.random.default_rng(self.offset)
         floats = rng.random((len(self.entities), self.view.float_width), np.float32)
         strings = ["a text" if kind.dtype == "string" else b"some bytes" for kind in self.view.strings]
-        stored = Stored(stamps, time_ms, time_ms, self.state)
+        state = pack_stored(0, pack_stamps(stamps), time_ms, time_ms, self.state)
+        read_stamps = None if way.at_home and self.marker else self.stamps
+        due = None if self.view is not PRODUCT_BEHAVIOR else self.offset if way.is_due or not self.marker else KEEP
         return [
             RowWrite(
                 entity,
-                self.stamps,
+                read_stamps,
                 pack_row(
                     self.view,
                     as_of=time_ms,
@@ -78,21 +98,18 @@ class Rows:
                     strings=strings,
                     stamps=stamps,
                 ),
-                stored,
-                self.offset if self.view is PRODUCT_BEHAVIOR else None,
+                state,
+                due,
             )
             for entity, numbers in zip(self.entities, floats, strict=True)
         ]
 
     async def flush(self, store: RowStore, writes: Sequence[RowWrite]) -> None:
-        """As a worker does: so many rows a script, the marker in the last one."""
+        """As a worker does."""
         after = Marker(self.offset + 1).encode()
-        for start in range(0, len(writes), ROWS_PER_SCRIPT):
-            is_last = start + ROWS_PER_SCRIPT >= len(writes)
-            some = writes[start : start + ROWS_PER_SCRIPT]
-            flushed = await store.flush(self.space, 0, self.marker, after if is_last else b"", some, now_ms())
-            assert flushed.status == "ok", flushed
-        self.marker, self.stamps = after, pack_stamps({0: self.offset})
+        flushed = await store.flush(self.space, 0, self.marker, after, writes, now_ms(), self.handover)
+        assert flushed.status == "ok", flushed
+        self.marker, self.stamps, self.handover = after, pack_stamps({0: self.offset}), flushed.handover
 
 
 def run(around: Surroundings) -> Finding:
@@ -104,6 +121,9 @@ def run(around: Surroundings) -> Finding:
         all_rows = [Rows(view, Space("bench", "topic", view.name), _entities(max(READ_ROWS))) for view in VIEWS]
         around.say("store: Feast, which takes seconds to import")
         feast = _Feast(redis.address, around)
+        # Feast's hundred thousand objects would be walked in every side's turn
+        gc.collect()
+        gc.freeze()
         rows = asyncio.run(_writes(around, url, all_rows, feast))
         rows += _reads(around, url, all_rows, feast)
     return Finding("store", tuple(rows), _about())
@@ -113,8 +133,10 @@ def _about() -> tuple[str, ...]:
     return (
         f"write: {WRITTEN_ROWS:,} rows of {PRODUCT_BEHAVIOR.name}, numbers and {STATE_BYTES} bytes of state; read: "
         "every feature of the ranker (catalog, behaviour, content vectors) of so many candidates, to NumPy",
-        f"sides take turns, of {A_TURN} reads when they read; the first of a turn finds the processor as the other "
-        "sides, or a pause, leave it",
+        "rows that had one writer since they were read are guarded by the marker and by the handover, a value beside "
+        "them; of others each row's stamps are looked at",
+        f"sides take turns of {A_TURN} calls; the first of a turn finds the processor as the other sides, or a pause, "
+        "leave it",
         "floor: the same bytes by pipelined HSET and HMGET, a key a row; peer: Feast's Redis store by Feast's own API",
     )
 
@@ -153,31 +175,48 @@ async def _writes(around: Surroundings, url: str, all_rows: Sequence[Rows], feas
     store, raw, reader = RowStore(url), RawRedis(url), RowReader(url)
     tables = {}
     for rows in all_rows:
-        await rows.flush(store, rows.next_write())
+        await rows.flush(store, rows.next_write(USUAL))
         await store.publish_space(rows.space)
         tables[rows.view.name] = feast.copy(reader, rows)
     rows = next(rows for rows in all_rows if rows.view is PRODUCT_BEHAVIOR)
-    table = tables[PRODUCT_BEHAVIOR.name]
-    samples = []
-    for repeat in range(around.repeats):
-        taken = []
-        for _ in range(_calls(around, 9)):
-            writes = rows.next_write()
-            raws = [(rows.raw_key(write.entity), write.reader, pack_stored(write.stored)) for write in writes]
-            began = time.perf_counter()
-            await rows.flush(store, writes)
-            ours = time.perf_counter() - began
-            floor = _seconds(partial(raw.write, raws))
-            peer = _seconds(partial(feast.store.write_to_online_store, PRODUCT_BEHAVIOR.name, table))
-            taken.append((ours, floor, peer))
-        samples.append(_sample(taken))
-        around.say(f"store: write, run {repeat + 1} of {around.repeats}: {samples[-1].value:.1f} ms")
+    write_by_feast = partial(feast.store.write_to_online_store, PRODUCT_BEHAVIOR.name, tables[PRODUCT_BEHAVIOR.name])
+    found = []
+    for way in WAYS:
+        samples: list[Sample] = []
+        first: list[Sample] = []
+        for repeat in range(around.repeats):
+            turns = [await _write_turn(rows, way, store, raw, write_by_feast) for _ in range(_calls(around, 9))]
+            samples.append(_sample([call for turn in turns for call in zip(*turn, strict=True)]))
+            first.append(_sample([[calls[0] for calls in turn] for turn in turns]))
+            told = f"{samples[-1].value:.1f} ms"
+            around.say(f"store: write, {way.name}, run {repeat + 1} of {around.repeats}: {told}")
+        targets = (Target(0.04, "peer"), Target(1.2, "floor")) if way is USUAL else ()
+        name = f"write {WRITTEN_ROWS:,} rows"
+        found.append(Row(f"{name}, {way.name}", "ms", tuple(samples), targets))
+        if way is USUAL:
+            found.append(Row(f"{name}, the first of a turn", "ms", tuple(first)))
     memory = Row("memory of a product in Redis, all views", "KB", (Sample(await _product_kb(store, all_rows)),))
     await store.close()
     raw.close()
     reader.close()
-    targets = (Target(0.04, "peer"), Target(1.2, "floor"))
-    return [Row(f"write {WRITTEN_ROWS:,} rows, compare-and-set", "ms", tuple(samples), targets), memory]
+    return [*found, memory]
+
+
+async def _write_turn(
+    rows: Rows, way: Way, store: RowStore, raw: RawRedis, write_by_feast: Callable[[], object]
+) -> tuple[list[float], list[float], list[float]]:
+    """Seconds of A_TURN calls of each side: ours, the same bytes by bare Redis, Feast."""
+    ours, floor = [], []
+    raws = []
+    for _ in range(A_TURN):
+        writes = rows.next_write(way)
+        raws.append([(rows.raw_key(write.entity), write.blob, write.state) for write in writes])
+        began = time.perf_counter()
+        await rows.flush(store, writes)
+        ours.append(time.perf_counter() - began)
+    for some in raws:
+        floor.append(_seconds(partial(raw.write, some)))
+    return ours, floor, [_seconds(write_by_feast) for _ in range(A_TURN)]
 
 
 async def _product_kb(store: RowStore, all_rows: Sequence[Rows]) -> float:

@@ -146,6 +146,12 @@ def kafka_time_of(blob: bytes) -> int:
     return 0 if flags & BY_TIME else int(kafka_time)
 
 
+def order_of(blob: bytes) -> tuple[int, int]:
+    """(version, as_of): of two rows of an entity, the greater one is the newer."""
+    _, _, _, version, as_of, _, _ = HEADER.unpack_from(blob)
+    return version, as_of
+
+
 def unpack_fixed(view: View, blobs: Sequence[bytes | None]) -> NDArray[np.void]:
     """The fixed parts of many rows as one structured array; a missing row is all zeros (version 0)."""
     dtype = fixed_dtype(view)

@@ -5,13 +5,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
-from streams.records import (
-    FEATURE_CHANGES,
-    Change,
-    Headers,
-    encode_changes,
-    encode_clock,
-)
+from feature_repo.row import order_of
+from streams.records import FEATURE_CHANGES, Change, Headers, encode_changes, encode_clock
 
 ROWS_PER_MESSAGE = 1_000
 BYTES_PER_MESSAGE = 500_000
@@ -90,16 +85,20 @@ class Emitter:
         self._progress = asyncio.Condition()
 
     def emit(self, digest: bytes, change: Change, kafka_time: int) -> None:
-        """Queue a row; `digest` is its `entity_hash`. It takes the place of an older one that still waits.
+        """Queue a row; `digest` is its `entity_hash`. It takes the place of one that still waits and is not newer.
 
+        Newer than what comes is what another partition's writer said of the row, or this one before it rewound.
         `kafka_time` (ms) is that of the event behind it, for the freshness histogram; 0 when it was time.
         """
         key = (change.view, change.entity)
         waiting = self._rows.get(key)
         if waiting is None:
             self._queued += 1
-        elif waiting[2]:
-            kafka_time = waiting[2]
+        else:
+            if waiting[2]:
+                kafka_time = waiting[2]
+            if order_of(waiting[1].blob) > order_of(change.blob):
+                digest, change, _ = waiting
         self._rows[key] = (digest, change, kafka_time)
         self._work.set()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from feature_repo.row_store import Marker, Space, StoreUnavailable
 from streams.folding import Folding
+from streams.records import Place
 from streams.writing import RETRY_S, Doors, Rewind, RowWriter
 
 log = logging.getLogger(__name__)
@@ -20,9 +21,6 @@ CANCEL_AGAIN_S = 0.1
 #: a writer rests so many times as long as its last flush took: under load a row is written seldomer, not later for ever
 REST_SHARE = 3.0
 LONGEST_REST_S = 0.5
-
-#: (topic, partition)
-Place = tuple[str, int]
 
 
 class GapInLog(Exception):
@@ -80,7 +78,7 @@ class Ownership:
             folding, space = self._views[topic]
             marker = await self._marker(space, partition)
             writer = RowWriter(folding, space, partition, self._doors)
-            writer.begin(self._checked(topic, partition, marker, bound), bound.start)
+            writer.begin(self._checked(topic, partition, marker, bound), bound.start, bound.end)
             self._writers[topic, partition] = writer
             offsets[topic, partition] = writer.position
             if writer.clock:

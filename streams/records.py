@@ -20,6 +20,8 @@ FEATURE_CHANGES, RANKINGS, DEAD_LETTER = "feature-changes", "rankings", "dead-le
 
 Record = Product | Behavior | Heartbeat | ResultSet | Bundle
 Headers = Sequence[tuple[str, bytes]]
+#: a partition of a topic
+Place = tuple[str, int]
 
 
 def partition_for(key: str, partitions: int) -> int:

@@ -15,12 +15,12 @@ from itertools import islice
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from feature_repo.row import BY_TIME, Stamps, Values, join_row, pack_stamps, unpack_stamps
 from feature_repo.row_store import (
     EMISSION_LIMIT_MS,
     KEEP,
-    ROWS_PER_SCRIPT,
     Flushed,
     Loaded,
     Marker,
@@ -29,6 +29,7 @@ from feature_repo.row_store import (
     Space,
     Stored,
     StoreUnavailable,
+    pack_stored,
 )
 from feature_repo.views import MINUTE_MS
 from streams.emitting import Changes, Sender
@@ -78,6 +79,8 @@ class OwnedRow(Struct, eq=False, gc=False):
     pending: list[Entry] = []
     #: Redis's clock (ms) at the oldest emission that no flush has carried yet
     emitted_ms: int | None = None
+    #: the handover at which the row was last seen at home, None where it was not: then it is looked at when written
+    handover: bytes | None = None
 
 
 class Flush(Struct, gc=False):
@@ -89,6 +92,8 @@ class Flush(Struct, gc=False):
     changes: int
     pending: int
     emitted_ms: int | None
+    #: of its newest event; 0 when it was time that changed the row
+    kafka_time: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,8 @@ class RowWriter:
         self.space = space
         self.partition = partition
         self.position = self.begun = 0
+        #: somebody may have read, folded and emitted what is below
+        self._read_to = 0
         #: newest heartbeat (ms) that was read
         self.clock = 0
         self._doors = doors
@@ -121,6 +128,8 @@ class RowWriter:
         self._agenda: list[tuple[int, int]] = []
         self._expected = b""
         self._in_flight = b""
+        #: as it was last seen
+        self._handover = b""
         self._finished_clock = 0
         self._redis_offset = 0
         self._sends: list[Awaitable[object]] = []
@@ -131,8 +140,13 @@ class RowWriter:
         self._to_load = asyncio.Event()
         self._to_visit = asyncio.Event()
 
-    def begin(self, marker: Marker | None, start: int) -> None:
-        """Resume from the marker, or from `start`, the log's start, when there is none."""
+    def begin(self, marker: Marker | None, start: int, end: int) -> None:
+        """Resume from the marker, or from `start`, the log's start, when there is none; `end` is the log's end now.
+
+        What lies between may have been emitted before, in other batches. A row whose values go and come back is emitted
+        by who sees them gone and not by who sees both at once: up to `end`, every row that was touched is emitted.
+        """
+        self._read_to = end
         self._expected = b"" if marker is None else marker.encode()
         # a log that begins above the marker was cut: whoever resumes there has accepted the gap
         self.position = self.begun = start if marker is None else max(marker.offset, start)
@@ -160,7 +174,7 @@ class RowWriter:
             self.clock = max(self.clock, time)
         for row, theirs in self._by_row(entries):
             self._apply(row, theirs)
-            self._tell(row, row.is_unsure)
+            self._tell(row, row.is_unsure or theirs[-1].input_offset < self._read_to)
         self.position = position
         if self._parked:
             self._to_load.set()
@@ -301,7 +315,7 @@ class RowWriter:
         loaded = await self._load(entities)
         for entity, stored in zip(entities, loaded.rows, strict=True):
             # the agenda may have loaded it meanwhile: then that row is the one that knows
-            row = self._rows.setdefault(entity, self._owned(entity, stored))
+            row = self._rows.setdefault(entity, self._owned(entity, stored, loaded.handover))
             entries = self._parked.pop(entity)
             self._parked_entries -= len(entries)
             self._apply(row, entries)
@@ -317,16 +331,19 @@ class RowWriter:
         at_send = self._expected
         loaded: Loaded = await self._until_there(lambda: self._doors.store.load(self.space, self.partition, entities))
         self._saw_redis_clock(loaded.redis_ms)
+        self._handover = loaded.handover
         if loaded.marker not in (at_send, self._expected, self._in_flight):
             raise Rewind(f"marker {loaded.marker!r} found, {self._expected!r} expected")
         return loaded
 
-    def _owned(self, entity: str, stored: Stored | None) -> OwnedRow:
+    def _owned(self, entity: str, stored: Stored | None, handover: bytes) -> OwnedRow:
         digest = entity_hash(self.folding.view.entity, entity)
         if stored is None:
             return OwnedRow(entity, digest, self.folding.empty(), {}, b"", 0, 0)
         state, stamps = self.folding.unpack(stored.state), dict(stored.stamps)
-        return OwnedRow(entity, digest, state, stamps, pack_stamps(stamps), stored.as_of, stored.kafka_time)
+        row = OwnedRow(entity, digest, state, stamps, pack_stamps(stamps), stored.as_of, stored.kafka_time)
+        row.handover = handover if stored.home == self.partition else None
+        return row
 
     def _evict(self) -> None:
         excess = len(self._rows) - self.folding.cached_rows
@@ -360,7 +377,7 @@ class RowWriter:
             if cold:
                 loaded = await self._load(cold)
                 for entity, stored in zip(cold, loaded.rows, strict=True):
-                    self._rows.setdefault(entity, self._owned(entity, stored))
+                    self._rows.setdefault(entity, self._owned(entity, stored, loaded.handover))
             for entity in entities:
                 row = self._rows.get(entity)
                 if row is not None:
@@ -381,7 +398,7 @@ class RowWriter:
         """1. pack the rows  2. await every output's acknowledgement  3. the script, which also sets the marker."""
         async with self._flushing:
             # 1. what is packed and how far the input was then belong together: no await between
-            marker = self._low_water().encode()
+            marker, handover = self._low_water().encode(), self._handover
             flushes = [self._pack(row) for row in self._dirty.values()]
             since = self._doors.monotonic_ms()
             if not flushes and marker == self._expected:
@@ -393,60 +410,61 @@ class RowWriter:
                 await ack
             # 3.
             self._in_flight = marker
-            conflicts = await self._write(flushes, marker)
+            flushed = await self._write(flushes, marker, handover)
+            conflicts = set(flushed.conflicts)
             if not conflicts:
                 self._expected = marker
             for flush in flushes:
                 if flush.row.entity not in conflicts:
-                    self._settle(flush)
+                    self._settle(flush, flushed.handover)
             self._dirty_since = since if self._dirty else None
             self._freed.set()
-            written = [
-                0 if f.row.by_time else f.write.stored.kafka_time for f in flushes if f.row.entity not in conflicts
-            ]
+            written = [flush.kafka_time for flush in flushes if flush.row.entity not in conflicts]
             self._doors.on_written(self.space.view, self.partition, written)
             if conflicts:
                 # under the lock: a flush meanwhile would carry the same rows once more
                 await self._mend(conflicts)
 
     def _pack(self, row: OwnedRow) -> Flush:
-        stored = Stored(dict(row.stamps), row.as_of, row.kafka_time, self.folding.pack(row.state))
+        stamps = pack_stamps(row.stamps)
+        state = pack_stored(self.partition, stamps, row.as_of, row.kafka_time, self.folding.pack(row.state))
         due = None if row.due is None else row.due // MINUTE_MS
         agenda = KEEP if due == row.agenda else due
-        write = RowWrite(row.entity, row.read_stamps, self._blob(row), stored, agenda)
-        flush = Flush(row, write, pack_stamps(row.stamps), row.changes, len(row.pending), row.emitted_ms)
+        read_stamps = None if row.handover == self._handover else row.read_stamps
+        write = RowWrite(row.entity, read_stamps, self._blob(row), state, agenda)
+        kafka_time = 0 if row.by_time else row.kafka_time
+        flush = Flush(row, write, stamps, row.changes, len(row.pending), row.emitted_ms, kafka_time)
         row.emitted_ms = None
         return flush
 
-    async def _write(self, flushes: Sequence[Flush], marker: bytes) -> set[str]:
-        """The scripts, the last of which carries the marker; returns the entities that were not written."""
-        conflicts: set[str] = set()
-        chunks = [flushes[i : i + ROWS_PER_SCRIPT] for i in range(0, len(flushes), ROWS_PER_SCRIPT)] or [[]]
-        for number, chunk in enumerate(chunks):
-            # a marker that did not move proves nothing: the store then guards the rows by a step
-            is_last = number == len(chunks) - 1 and marker != self._expected
-            carries = marker if is_last and not conflicts else b""
-            conflicts |= await self._write_chunk(chunk, carries)
-        return conflicts
-
-    async def _write_chunk(self, chunk: Sequence[Flush], marker: bytes) -> set[str]:
-        writes = [flush.write for flush in chunk]
+    async def _write(self, flushes: Sequence[Flush], marker: bytes, handover: bytes) -> Flushed:
+        """The scripts, the last of which sets the marker. Rows that are not looked at were at home at this handover."""
+        # a marker that did not move proves nothing: the store then guards the rows by a step
+        following = b"" if marker == self._expected else marker
+        writes = [flush.write for flush in flushes]
 
         def send() -> Awaitable[Flushed]:
-            oldest = min((flush.emitted_ms for flush in chunk if flush.emitted_ms is not None), default=None)
-            return self._doors.store.flush(self.space, self.partition, self._expected, marker, writes, oldest)
+            oldest = min((flush.emitted_ms for flush in flushes if flush.emitted_ms is not None), default=None)
+            return self._doors.store.flush(
+                self.space, self.partition, self._expected, following, writes, oldest, handover
+            )
 
         while True:
             flushed: Flushed = await self._until_there(send)
             self._saw_redis_clock(flushed.redis_ms)
+            if flushed.handover is not None:
+                self._handover = flushed.handover
             match flushed.status:
                 case "ok":
-                    return set()
+                    return flushed
                 case "conflict":
                     self._doors.on_conflict(self.space.view, len(flushed.conflicts))
-                    return set(flushed.conflicts)
+                    return flushed
                 case "late":
-                    await self._emit_again(chunk)
+                    await self._emit_again(flushes)
+                case "handover":  # any row may have changed hands: from now on all are looked at
+                    handover = self._handover
+                    writes = [replace(flush.write, read_stamps=flush.row.read_stamps) for flush in flushes]
                 case _:
                     raise Rewind(f"marker {flushed.marker!r} found, {self._expected!r} expected")
 
@@ -459,9 +477,9 @@ class RowWriter:
                 flush.row.emitted_ms = None
         await self._doors.emitter.barrier()
 
-    def _settle(self, flush: Flush) -> None:
+    def _settle(self, flush: Flush, handover: bytes | None) -> None:
         row = flush.row
-        row.read_stamps = flush.stamps
+        row.read_stamps, row.handover = flush.stamps, handover
         if flush.write.due != KEEP:
             row.agenda = flush.write.due
         del row.pending[: flush.pending]
@@ -480,7 +498,7 @@ class RowWriter:
                 # other writers only add, so Redis forgot: what it forgot was not pending here
                 raise Rewind(f"{self.space.view} {entity}: the store no longer holds what was read there")
             pending = known.pending
-            row = self._owned(entity, stored)
+            row = self._owned(entity, stored, loaded.handover)
             self._rows[entity] = row
             self._touch(row)
             self._unwritten_entries -= len(pending)

@@ -20,8 +20,8 @@ from pydantic import SecretStr
 
 from feature_repo.events import Behavior, Bundle, Heartbeat, Product, ResultSet
 from feature_repo.features import behavior_values, catalog_ints, catalog_strings, user_events, user_history, user_values
-from feature_repo.row import pack_row
-from feature_repo.row_store import Marker, RowStore, RowWrite, Space, Stored
+from feature_repo.row import pack_row, pack_stamps
+from feature_repo.row_store import Marker, RowStore, RowWrite, Space, Stored, pack_stored
 from feature_repo.views import (
     BEHAVIOR_COLUMNS,
     FAMILIARITY,
@@ -980,14 +980,12 @@ class Understudy:
     async def write(self, store: RowStore, view: View, name: str, values: Mapping[str, Any]) -> None:
         stored = await store.load(self.space(view), 0, [name])
         read = b"" if stored.rows[0] is None else _packed_stamps(stored.rows[0])
-        write = RowWrite(name, read, blob(view, values), Stored({0: 5}, T, T, b""), None)
+        write = RowWrite(name, read, blob(view, values), pack_stored(0, pack_stamps({0: 5}), T, T, b""), None)
         flushed = await store.flush(self.space(view), 0, stored.marker, b"", [write], None)
         assert flushed.status == "ok"
 
 
 def _packed_stamps(stored: Stored) -> bytes:
-    from feature_repo.row import pack_stamps
-
     return pack_stamps(stored.stamps)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 from feature_repo.row import Stamps, pack_row, pack_stamps
-from feature_repo.row_store import RowWrite, Space, Stored
+from feature_repo.row_store import RowWrite, Space, Stored, pack_stored
 from feature_repo.views import View
 
 BASE = 1_300_000_000_000
@@ -33,15 +33,33 @@ def blob_of(view: View, number: int = 1, *, event_time: int = BASE, stamps: Stam
     )
 
 
+def stored_of(number: int, *, home: int = 0, event_time: int = BASE) -> Stored:
+    """What the writer of a row at offset `number` of partition 0 leaves of it."""
+    return Stored(home, {0: number}, event_time + 5, event_time + 7, f"state {number}".encode())
+
+
+def packed(stored: Stored) -> bytes:
+    """As it lies in Redis."""
+    return pack_stored(stored.home, pack_stamps(stored.stamps), stored.as_of, stored.kafka_time, stored.state)
+
+
 def write_of(
-    view: View, entity: str, number: int, *, read: Stamps | None = None, due: int | None = None, event_time: int = BASE
+    view: View,
+    entity: str,
+    number: int,
+    *,
+    read: Stamps | None = None,
+    due: int | None = None,
+    event_time: int = BASE,
+    home: int = 0,
+    is_own: bool = False,
 ) -> RowWrite:
-    """A row at offset `number` of partition 0, read before with the stamps `read`."""
+    """A row at offset `number` of partition 0, read before with the stamps `read`; not looked at if `is_own`."""
     stamps = {0: number}
     return RowWrite(
         entity,
-        pack_stamps(read or {}),
+        None if is_own else pack_stamps(read or {}),
         blob_of(view, number, event_time=event_time, stamps=stamps),
-        Stored(stamps, event_time + 5, event_time + 7, f"state {number}".encode()),
+        packed(stored_of(number, home=home, event_time=event_time)),
         due,
     )

@@ -12,8 +12,8 @@ import pytest
 from redis import Redis
 
 from feature_repo.reading import RowReader, ViewNotServed, snapshot
-from feature_repo.row import pack_row, unpack_row
-from feature_repo.row_store import Marker, RowStore, RowWrite, Stored, StoreUnavailable
+from feature_repo.row import pack_row, pack_stamps, unpack_row
+from feature_repo.row_store import Marker, RowStore, RowWrite, StoreUnavailable, pack_stored
 from feature_repo.views import (
     MODALITIES,
     PRODUCT_BEHAVIOR,
@@ -145,7 +145,8 @@ async def test_an_unknown_price_or_stock_is_null(feast_store: FeatureStore, serv
         PRODUCT_CATALOG, as_of=BASE, event_time=BASE, kafka_time=BASE,
         ints=[UNKNOWN, UNKNOWN, UNKNOWN, 0], floats=[], strings=["", "", "", ""], stamps={0: 1},
     )  # fmt: skip
-    await served.rows(PRODUCT_CATALOG, [RowWrite("a", b"", blob, Stored({0: 1}, BASE, BASE, b""), None)])
+    state = pack_stored(0, pack_stamps({0: 1}), BASE, BASE, b"")
+    await served.rows(PRODUCT_CATALOG, [RowWrite("a", b"", blob, state, None)])
     answer = ask(feast_store, PRODUCT_CATALOG, ["a"], "price", "price_usual", "stock", "delisted", "brand")
     assert answer == {"price": [None], "price_usual": [None], "stock": [None], "delisted": [0], "brand": [""]}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from redis import Redis
@@ -13,6 +15,7 @@ from feature_repo import row_store
 from feature_repo.row import pack_stamps, unpack_row
 from feature_repo.row_store import (
     EMISSION_LIMIT_MS,
+    KEEP,
     LAYOUT,
     Flushed,
     Marker,
@@ -21,13 +24,12 @@ from feature_repo.row_store import (
     Space,
     Stored,
     StoreUnavailable,
-    pack_stored,
     pointer_key,
     unpack_stored,
 )
 from feature_repo.views import PRODUCT_BEHAVIOR
 from streams.local.redis_server import RedisServer
-from tests.feature_repo.rows import BASE, blob_of, new_space, write_of
+from tests.feature_repo.rows import BASE, blob_of, new_space, packed, stored_of, write_of
 from tests.parts import READY_TIMEOUT_S, running
 
 pytestmark = pytest.mark.parts
@@ -84,8 +86,8 @@ async def test_a_flush_moves_the_marker_and_writes_both_halves_of_its_rows(store
     flushed = await store.flush(space, 0, NONE, M1, [write], None)
     assert (flushed.status, flushed.marker, flushed.conflicts) == ("ok", b"", ())
     loaded = await store.load(space, 0, ["a", "b"])
-    assert (loaded.marker, loaded.rows) == (M1, [write.stored, None])
-    assert await store.read(space, ["b", "a"]) == [None, write.reader]
+    assert (loaded.marker, loaded.rows) == (M1, [stored_of(1), None])
+    assert await store.read(space, ["b", "a"]) == [None, write.blob]
     assert await store.markers(space, [0, 1]) == [Marker(1, BASE + 1), None]
     assert await store.markers(space, []) == []
 
@@ -93,8 +95,8 @@ async def test_a_flush_moves_the_marker_and_writes_both_halves_of_its_rows(store
 async def test_the_rows_of_a_view_are_two_hashes(store: RowStore, space: Space, raw: Redis) -> None:
     writes = [row("a", 1), row("b", 2)]
     await store.flush(space, 0, NONE, M1, writes, None)
-    assert raw.hgetall(space.blobs) == {write.entity.encode(): write.reader for write in writes}
-    assert raw.hgetall(space.states) == {write.entity.encode(): pack_stored(write.stored) for write in writes}
+    assert raw.hgetall(space.blobs) == {write.entity.encode(): write.blob for write in writes}
+    assert raw.hgetall(space.states) == {write.entity.encode(): write.state for write in writes}
 
 
 async def test_a_redis_of_another_layout_is_as_empty(
@@ -159,10 +161,25 @@ async def test_rows_and_marker_are_read_at_the_same_moment(store: RowStore, spac
 # --- in doubt ------------------------------------------------------------------------------------------------------
 
 
+async def flush_twice(
+    store: RowStore, space: Space, expected: bytes, following: bytes, rows: Sequence[RowWrite]
+) -> Flushed:
+    """As it is when an answer is lost: what was carried out is sent again."""
+    carry_out = store._scripts
+
+    async def lose(*arguments: Any) -> None:
+        await carry_out(*arguments)
+        raise StoreUnavailable("the answer was lost")
+
+    with patch.object(store, "_scripts", lose), pytest.raises(StoreUnavailable):
+        await store.flush(space, 0, expected, following, rows, None)
+    return await store.flush(space, 0, expected, following, rows, None)
+
+
 async def test_the_same_flush_again_is_ok_and_changes_nothing(store: RowStore, space: Space, raw: Redis) -> None:
     rows = [row("a", 1, due=4), row("b", 1)]
-    for _ in range(2):
-        assert (await store.flush(space, 0, NONE, M1, rows, None)).status == "ok"
+    flushed = await flush_twice(store, space, NONE, M1, rows)
+    assert (flushed.status, flushed.handover) == ("ok", None), "whose the rows are now is another question"
     assert raw.zrange(space.agenda(0), 0, -1, withscores=True) in ([(b"a", 4.0)], [[b"a", 4.0]])
     assert await written(store, space, "a", "b") == [1, 1]
     assert await marker(store, space) == M1
@@ -170,11 +187,33 @@ async def test_the_same_flush_again_is_ok_and_changes_nothing(store: RowStore, s
 
 async def test_a_script_sent_twice_within_a_flush_of_several(store: RowStore, space: Space) -> None:
     for marker_of_script, entity in ((b"", "a"), (b"", "b"), (M1, "c")):
-        for _ in range(2):
-            flushed = await store.flush(space, 0, NONE, marker_of_script, [row(entity, 1)], None)
-            assert flushed.status == "ok"
+        flushed = await flush_twice(store, space, NONE, marker_of_script, [row(entity, 1)])
+        assert flushed.status == "ok"
     assert await written(store, space, "a", "b", "c") == [1, 1, 1]
     assert await marker(store, space) == M1
+
+
+async def test_a_marker_that_another_writer_set_is_not_ours_though_it_is_the_same(
+    store: RowStore, space: Space
+) -> None:
+    """Who owned the partition before may be as far: its rows are not ours, which may hold more than the marker says."""
+    theirs = await store.flush(space, 0, NONE, M1, [row("a", 1)], None)
+    assert theirs.status == "ok"
+    await store.markers(space, [0])
+    ours = await store.flush(space, 0, NONE, M1, [row("a", 1), row("b", 2)], None)
+    assert (ours.status, ours.marker) == ("marker", M1)
+    assert await written(store, space, "b") == [None]
+
+
+async def test_a_second_writer_is_noticed_although_the_marker_stands(redis_server: RedisServer, space: Space) -> None:
+    ours, theirs = (RowStore(f"redis://{redis_server.address}") for _ in range(2))
+    await ours.flush(space, 0, NONE, M1, [row("a", 1)], None)
+    await theirs.markers(space, [0])
+    assert (await theirs.flush(space, 0, M1, b"", [row("a", 2, read=1)], None)).status == "ok"
+    assert (await ours.flush(space, 0, M1, M2, [write_of(VIEW, "a", 1, is_own=True)], None)).status == "marker"
+    assert await written(ours, space, "a") == [2]
+    await ours.close()
+    await theirs.close()
 
 
 async def test_a_step_that_redis_forgot_is_noticed_before_the_marker_passes_it(
@@ -244,6 +283,163 @@ async def test_a_row_that_another_writer_wrote_is_refused_alone(redis_server: Re
     await theirs.close()
 
 
+# --- rows at home --------------------------------------------------------------------------------------------------
+
+
+async def at_home(store: RowStore, space: Space, *entities: str) -> bytes:
+    """Rows at offset 1 that partition 0 has written; the handover that it saw."""
+    flushed = await store.flush(space, 0, NONE, M1, [row(entity, 1) for entity in entities], None)
+    assert flushed.status == "ok"
+    assert (await store.load(space, 0, entities)).handover == flushed.handover
+    return flushed.handover
+
+
+async def test_rows_at_home_are_written_without_a_look(store: RowStore, space: Space) -> None:
+    seen = await at_home(store, space, "a", "b")
+    rows = [write_of(VIEW, "a", 2, is_own=True, due=7), write_of(VIEW, "b", 2, read={0: 1}, due=8)]
+    flushed = await store.flush(space, 0, M1, M2, rows, None, seen)
+    assert (flushed.status, flushed.handover) == ("ok", seen)
+    assert await written(store, space, "a", "b") == [2, 2]
+    assert await store.due(space, 0, 9, 10) == ["a", "b"]
+    left = [write_of(VIEW, "a", 3, is_own=True, due=KEEP), write_of(VIEW, "b", 3, is_own=True)]
+    assert (await store.flush(space, 0, M2, M3, left, None, seen)).status == "ok"
+    assert await store.due(space, 0, 9, 10) == ["a"]
+
+
+async def test_no_row_at_home_is_written_once_rows_have_changed_hands(store: RowStore, space: Space) -> None:
+    """Another partition's writer takes a row over: whoever had it at home must look at all of them."""
+    seen = await at_home(store, space, "a", "b")
+    taken = await store.flush(space, 1, NONE, M1, [write_of(VIEW, "b", 5, read={0: 1}, home=1)], None)
+    assert taken.handover != seen
+    blind = [write_of(VIEW, entity, 2, is_own=True, due=7) for entity in "ab"]
+    refused = await store.flush(space, 0, M1, M2, blind, None, seen)
+    assert (refused.status, refused.handover) == ("handover", taken.handover)
+    assert await written(store, space, "a", "b") == [1, 5]
+    assert await store.due(space, 0, 9, 10) == []
+    assert await marker(store, space) == M1
+    looking = [row(entity, 2, read=1) for entity in "ab"]
+    flushed = await store.flush(space, 0, M1, M2, looking, None, refused.handover)
+    assert (flushed.status, flushed.conflicts) == ("conflict", ("b",))
+    assert [stored and stored.home for stored in (await store.load(space, 0, ["a", "b"])).rows] == [0, 1]
+
+
+async def test_a_row_that_nobody_had_changes_no_hands_and_is_looked_at(store: RowStore, space: Space) -> None:
+    seen = await at_home(store, space, "a")
+    new = await store.flush(space, 1, NONE, M1, [write_of(VIEW, "new", 1, home=1)], None)
+    assert (new.status, new.handover) == ("ok", seen)
+    assert (await store.flush(space, 0, M1, M2, [write_of(VIEW, "new", 2)], None, seen)).conflicts == ("new",)
+
+
+async def test_a_row_that_comes_back_as_it_was_changed_hands_too(store: RowStore, space: Space) -> None:
+    """Time changes a row without another stamp: its old home cannot tell, and takes it over when it looks."""
+    await at_home(store, space, "a")
+    taken = await store.flush(space, 1, NONE, M1, [write_of(VIEW, "a", 1, read={0: 1}, home=1)], None)
+    looking = await store.flush(space, 0, M1, M2, [row("a", 2, read=1)], None, taken.handover)
+    assert looking.status == "ok"
+    blind = await store.flush(
+        space, 1, M1, M2, [write_of(VIEW, "a", 1, home=1, is_own=True)], None, taken.handover
+    )  # fmt: skip
+    assert (blind.status, blind.handover) == ("handover", looking.handover)
+    assert await written(store, space, "a") == [2]
+
+
+async def test_each_handover_has_a_name_of_its_own(store: RowStore, space: Space) -> None:
+    seen: set[bytes | None] = {await at_home(store, space, "a")}
+    markers = {0: M1, 1: NONE}
+    for number in range(2, 6):
+        home, after = number % 2 ^ 1, b"%d:0" % number
+        rows = [write_of(VIEW, "a", number, read={0: number - 1}, home=home)]
+        flushed = await store.flush(space, home, markers[home], after, rows, None)
+        assert flushed.status == "ok"
+        markers[home] = after
+        seen.add(flushed.handover)
+    assert len(seen) == 5
+
+
+# --- several scripts -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_store, "ROWS_PER_SCRIPT", 2)
+
+
+@pytest.mark.usefixtures("two_a_script")
+async def test_the_last_of_several_scripts_sets_the_marker(store: RowStore, space: Space) -> None:
+    flushed = await flush_twice(store, space, NONE, M1, [row(entity, 1) for entity in "abcde"])
+    assert flushed.status == "ok"
+    assert await written(store, space, *"abcde") == [1] * 5
+    assert await marker(store, space) == M1
+    assert (await store.flush(space, 0, M1, M2, [row("a", 2, read=1)], None)).status == "ok"
+
+
+@pytest.mark.usefixtures("two_a_script")
+@pytest.mark.parametrize("taken", list("abcde"))
+async def test_a_conflict_in_any_script_keeps_the_marker(store: RowStore, space: Space, taken: str) -> None:
+    await store.flush(space, 0, NONE, M1, [row(entity, 1) for entity in "abcde"], None)
+    await store.flush(space, 1, NONE, M1, [write_of(VIEW, taken, 9, read={0: 1}, home=1)], None)
+    for _ in range(2):
+        flushed = await store.flush(space, 0, M1, M2, [row(entity, 2, read=1) for entity in "abcde"], None)
+        assert (flushed.status, flushed.conflicts) == ("conflict", (taken,))
+    assert await written(store, space, *"abcde") == [9 if entity == taken else 2 for entity in "abcde"]
+    assert await marker(store, space) == M1
+    assert (await store.flush(space, 0, M1, M2, [row(taken, 10, read=9)], None)).status == "ok"
+    assert await marker(store, space) == M2
+
+
+@pytest.mark.usefixtures("two_a_script")
+async def test_what_refuses_one_script_refuses_those_behind_it(store: RowStore, space: Space) -> None:
+    """The first takes a row over, so that the second finds another handover than it was told; the third sets no marker.
+
+    The flush itself sorts its rows so that this does not happen to it; another writer can do it between two scripts.
+    """
+    seen = await at_home(store, space, *"abcde")
+    carry_out, turns = store._scripts, iter(range(9))
+
+    async def one_by_one(script: str, keys: Any, arguments: Any, many: int) -> list[Any]:
+        answers = []
+        for some in arguments:
+            if next(turns) == 1:
+                with patch.object(store, "_scripts", carry_out):
+                    taken = [write_of(VIEW, "e", 9, read={0: 1}, home=1)]
+                    assert (await store.flush(space, 1, NONE, M1, taken, None)).status == "ok"
+            answers += await carry_out(script, keys, [some], 1)
+        return answers
+
+    rows = [write_of(VIEW, entity, 2, is_own=True) for entity in "abcde"]
+    with patch.object(store, "_scripts", one_by_one):
+        flushed = await store.flush(space, 0, M1, M2, rows, None, seen)
+    assert flushed.status == "handover"
+    assert await written(store, space, *"abcde") == [2, 2, 1, 1, 9]
+    assert await marker(store, space) == M1
+    looking = [row(entity, 2, read=1) for entity in "abcde"]
+    again = await store.flush(space, 0, M1, M2, looking, None)
+    assert (again.status, again.conflicts) == ("conflict", ("e",))
+    assert await written(store, space, *"abcde") == [2, 2, 2, 2, 9]
+    assert await marker(store, space) == M1
+    assert (await store.flush(space, 0, M1, M2, [row("e", 10, read=9)], None)).status == "ok"
+
+
+@pytest.mark.usefixtures("two_a_script")
+@pytest.mark.parametrize("why", ["marker", "late", "handover"])
+async def test_what_refuses_the_first_script_refuses_all(store: RowStore, space: Space, why: str) -> None:
+    seen = await at_home(store, space, *"abcde")
+    rows = [write_of(VIEW, "a", 2, is_own=True), *(row(entity, 2, read=1) for entity in "bcde")]
+    flushed = await store.flush(
+        space,
+        0,
+        NONE if why == "marker" else M1,
+        M2,
+        rows,
+        1 if why == "late" else None,
+        b"another" if why == "handover" else seen,
+    )
+    assert flushed.status == why
+    assert await written(store, space, *"abcde") == [1] * 5
+    assert (await store.flush(space, 0, M1, M2, rows, None, seen)).status == "ok"
+    assert await written(store, space, *"abcde") == [2] * 5
+
+
 async def test_stamps_are_compared_whole_not_by_their_sum(store: RowStore, space: Space) -> None:
     await store.flush(space, 0, NONE, M1, [write_of(VIEW, "a", 3)], None)
     other = write_of(VIEW, "a", 4, read={0: 1, 1: 1})
@@ -293,11 +489,11 @@ async def test_ids_of_every_length_are_found(store: RowStore, space: Space) -> N
 
 @pytest.mark.parametrize("stamps", [{}, {0: 5}, {2: 7, 0: 2**40}])
 def test_what_a_writer_stores_is_what_it_loads(stamps: dict[int, int]) -> None:
-    stored = Stored(stamps, BASE, BASE + 9, b"\x00state")
-    packed = pack_stored(stored)
-    assert unpack_stored(packed) == stored
-    length = int.from_bytes(packed[:2], "big")
-    assert packed[2 : 2 + length] == pack_stamps(stamps), "what the script compares"
+    stored = Stored(513, stamps, BASE, BASE + 9, b"\x00state")
+    data = packed(stored)
+    assert unpack_stored(data) == stored
+    length = int.from_bytes(data[2:4], "big")
+    assert data[4 : 4 + length] == pack_stamps(stamps), "what the script compares"
 
 
 # --- the agenda ----------------------------------------------------------------------------------------------------

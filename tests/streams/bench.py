@@ -91,6 +91,7 @@ class Bench:
         partition: int = 0,
         marker: Marker | None = None,
         start: int = 0,
+        end: int = 0,
         doors: Doors | None = None,
         loads: bool = True,
     ) -> RowWriter:
@@ -98,7 +99,7 @@ class Bench:
         folding = folding or BehaviorFolding()
         space = Space("cluster", "topic", folding.view.name)
         writer = RowWriter(folding, space, partition, doors or self.doors)
-        writer.begin(marker, start)
+        writer.begin(marker, start, end)
         if loads:
             self.start(writer.run_loading())
             self.start(writer.run_agenda())

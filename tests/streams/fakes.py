@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import msgpack
 import numpy as np
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from feature_repo.row_store import _SHA, _WRITE, KEEP, RowStore
+from feature_repo.row_store import _WRITE, KEEP, RowStore
 from feature_repo.views import EMBEDDING_DIM, MODALITIES, NUMERIC_FIELDS, SLOTS
 from serving.errors import ScorerUnavailable
 from serving.requests import CONTRIBUTIONS, ContentVectors, Floats, ProductContent, ScoreRequest, Scores
@@ -124,10 +124,10 @@ class FakeRedis:
         """Come back with a snapshot: what was written after it is forgotten."""
         self.keys = deepcopy(keys)
 
-    async def evalsha(self, sha: str, count: int, *arguments: Any) -> Any:
-        packed = [_bytes(argument) for argument in arguments]
-        script = self._write if sha == _SHA[_WRITE] else self._read
-        return await self._do(script.__name__[1:], lambda: script(packed[:count], packed[count:]))
+    async def script(self, script: str, *arguments: bytes) -> Any:
+        """Six keys of a script that writes, three of one that reads, and its arguments."""
+        carry_out, keys = (self._write, 6) if script == _WRITE else (self._read, 3)
+        return await self._do(carry_out.__name__[1:], lambda: carry_out(arguments[:keys], arguments[keys:]))
 
     async def mget(self, names: Sequence[str]) -> Any:
         return await self._do("mget", lambda: [self.keys.get(_bytes(name)) for name in names])
@@ -174,38 +174,64 @@ class FakeRedis:
         return answer
 
     def _read(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
-        values = self.keys.get(keys[1], {})
-        rows = [values.get(entity) for entity in msgpack.unpackb(args[0], raw=True)]
-        return [self.keys.get(keys[0], b""), self.now_ms(), rows]
+        marker, values, handover = keys
+        rows = [self.keys.get(values, {}).get(entity) for entity in msgpack.unpackb(args[0], raw=True)]
+        return [self.keys.get(marker, b""), self.now_ms(), self.keys.get(handover, b""), rows]
 
     def _write(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
-        expected, following, oldest, limit, step, next_step, rows = args
-        now, (marker_key, agenda_key, step_key, blobs_key, states_key) = self.now_ms(), keys
-        marker = self.keys.get(marker_key, b"")
+        expected, following, before, step, number, last, oldest, limit, seen, anew, packed = args
+        now, (marker_key, agenda_key, step_key, blobs_key, states_key, hands_key) = self.now_ms(), keys
+        marker, hands = self.keys.get(marker_key, b""), self.keys.get(hands_key, b"")
+        there, own_step, failed = self.keys.get(step_key, b""), step + b":", b""
         if marker != expected:
-            return [b"ok", now] if following and marker == following else [b"marker", now, marker]
-        if step and self.keys.get(step_key, b"") not in (step, next_step):
-            return [b"marker", now, marker]
+            is_done = following and marker == following and there == own_step + last
+            return [b"done", now, hands] if is_done else [b"marker", now, hands, marker]
+        if number == b"0":
+            if before and there != before and not there.startswith(own_step):
+                return [b"marker", now, hands, marker]
+        else:
+            reached = there.removeprefix(own_step).removesuffix(b"!")
+            if not there.startswith(own_step) or int(number) - int(reached) not in (0, 1):
+                return [b"behind", now, hands]
+            failed = b"!" if there.endswith(b"!") else b""
         if oldest and now - int(oldest) > int(limit):
-            return [b"late", now]
-        conflicts = []
+            return [b"late", now, hands]
+        own, own_states, due, undue, others = msgpack.unpackb(packed, raw=True)
+        if own and hands != seen:
+            return [b"handover", now, hands]
         agenda, blobs, states = (self.keys.setdefault(key, {}) for key in (agenda_key, blobs_key, states_key))
-        for entity, read_stamps, blob, state, due in zip(*msgpack.unpackb(rows, raw=True), strict=True):
-            if _stamps(states.get(entity, b"\0\0")) not in (read_stamps, _stamps(state)):
+        blobs.update(_pairs(own))
+        states.update(_pairs(own_states))
+        agenda.update({entity: minute for minute, entity in _pairs(due)})
+        for entity in undue:
+            agenda.pop(entity, None)
+        conflicts = []
+        hands = hands or anew
+        for entity, read_stamps, blob, state, minute in zip(*others, strict=True):
+            there_before = states.get(entity)
+            if _stamps(there_before or b"\0\0\0\0") not in (read_stamps, _stamps(state)):
                 conflicts.append(entity)
                 continue
+            if there_before is not None and there_before[:2] != state[:2]:
+                hands = anew
             blobs[entity], states[entity] = blob, state
-            if due != KEEP:
+            if minute != KEEP:
                 agenda.pop(entity, None)
-            if due >= 0:
-                agenda[entity] = due
-        if conflicts or not following:
-            self.keys[step_key] = next_step
-        if conflicts:
-            return [b"conflict", now, conflicts]
-        if following:
-            self.keys[marker_key] = following
-        return [b"ok", now]
+            if minute >= 0:
+                agenda[entity] = minute
+        self.keys[hands_key] = hands
+        failed = b"!" if conflicts else failed
+        self.keys[step_key] = own_step + number + failed
+        if number == last:
+            if failed:
+                return [b"conflict", now, hands, conflicts]
+            if following:
+                self.keys[marker_key] = following
+        return [b"ok", now, hands, conflicts]
+
+
+def _pairs(flat: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    return zip(flat[::2], flat[1::2], strict=True)
 
 
 def _bytes(argument: Any) -> bytes:
@@ -213,7 +239,7 @@ def _bytes(argument: Any) -> bytes:
 
 
 def _stamps(state: bytes) -> bytes:
-    return state[2 : 2 + int.from_bytes(state[:2], "big")]
+    return state[4 : 4 + int.from_bytes(state[2:4], "big")]
 
 
 class FakeRowStore(RowStore):
@@ -226,6 +252,13 @@ class FakeRowStore(RowStore):
     @property
     def client(self) -> Any:
         return self.redis
+
+    async def _scripts(
+        self, script: str, keys: Sequence[str], arguments: Iterable[tuple[bytes, ...]], many: int
+    ) -> list[Any]:
+        named = [key.encode() for key in keys]
+        # one that is not answered ends the line: those behind it are not carried out
+        return [await self._call(self.redis.script(script, *named, *some)) for some in arguments]
 
 
 # --- the scorer ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from feature_repo.row import HEADER, order_of
 from streams.emitting import BYTES_PER_MESSAGE, ROWS_PER_MESSAGE, Emitter
 from streams.records import Change, decode_changes, entity_hash
 from tests.streams.bench import changes_in
@@ -22,7 +23,8 @@ class Running:
         self.emitter = Emitter(self.sender, 3, lambda view, kafka_time: self.told.append((view, kafka_time)))
         self.task = asyncio.get_running_loop().create_task(self.emitter.run())
 
-    def emit(self, *entities: str, blob: bytes = b"row") -> None:
+    def emit(self, *entities: str, size: int = 0, version: int = 1, as_of: int = 1) -> None:
+        blob = HEADER.pack(0, 0, 0, version, as_of, 0, 0) + bytes(size)
         for entity in entities:
             self.emitter.emit(entity_hash("product", entity), Change("product_catalog", entity, blob), 7)
 
@@ -47,6 +49,20 @@ async def test_a_row_is_sent_at_once_with_its_hash_in_front(running: Running) ->
     assert running.told == [("product_catalog", 7)]
 
 
+@pytest.mark.parametrize("order", [(1, 9), (2, 1)])
+async def test_of_a_row_that_waits_the_newer_is_sent(running: Running, order: tuple[int, int]) -> None:
+    """Two partitions' writers may tell of one row, each what it knows of it."""
+    running.sender.held = True
+    running.emit("b")
+    await settle()
+    running.emit("a", version=order[0], as_of=order[1])
+    running.emit("a", version=1, as_of=8)
+    running.sender.release()
+    await settle()
+    told = [change for message in running.sender.sent for change in changes_in(message)]
+    assert [(change.entity, order_of(change.blob)) for change in told] == [("b", (1, 1)), ("a", order)]
+
+
 async def test_rows_gather_while_a_send_is_in_flight_and_keep_their_order(running: Running) -> None:
     running.sender.held = True
     running.emit("a")
@@ -67,13 +83,14 @@ async def test_a_row_that_changes_again_before_it_is_sent_is_sent_once_as_it_is_
     running.sender.held = True
     running.emit("a")
     await settle()
-    running.emit("b", blob=b"first")
+    running.emit("b", as_of=1)
     running.emit("c")
     waiting = asyncio.create_task(running.emitter.barrier())
-    running.emit("b", blob=b"second")
+    running.emit("b", as_of=2)
     running.sender.release()
     await waiting
-    assert [change.blob for change in changes_in(running.sender.sent[1])] == [b"second", b"row"]
+    told = [(change.entity, order_of(change.blob)) for change in changes_in(running.sender.sent[1])]
+    assert told == [("b", (1, 2)), ("c", (1, 1))]
 
 
 async def test_a_message_is_bounded_by_rows_and_by_bytes(running: Running) -> None:
@@ -81,8 +98,8 @@ async def test_a_message_is_bounded_by_rows_and_by_bytes(running: Running) -> No
     await settle()
     assert [len(rows) for rows in running.messages()] == [ROWS_PER_MESSAGE, 1]
     running.sender.sent.clear()
-    running.emit("a", "b", blob=bytes(BYTES_PER_MESSAGE // 2 + 1))
-    running.emit("c", blob=bytes(2 * BYTES_PER_MESSAGE))
+    running.emit("a", "b", size=BYTES_PER_MESSAGE // 2 + 1)
+    running.emit("c", size=2 * BYTES_PER_MESSAGE)
     running.emit("d")
     await settle()
     assert running.messages() == [["a"], ["b"], ["c"], ["d"]]

@@ -25,6 +25,9 @@ _TESTS = {name: test for name, test in vars(contract).items() if name.startswith
 globals().update({name: test for name, test in _TESTS.items() if _asks_for_a_store_alone(test)})
 
 
+two_a_script = contract.two_a_script
+
+
 @pytest.fixture
 async def store() -> RowStore:
     return FakeRowStore(FakeRedis(lambda: REDIS_EPOCH_MS + loop_ms()))

@@ -10,8 +10,8 @@ import pytest
 
 from feature_repo.row_store import EMISSION_LIMIT_MS, Marker, Space
 from streams.folding import BehaviorFolding, CatalogFolding
-from streams.owning import CHECK_S, Bounds, GapInLog, Ownership, Place
-from streams.records import BEHAVIOR, CATALOG, decode_changes
+from streams.owning import CHECK_S, Bounds, GapInLog, Ownership
+from streams.records import BEHAVIOR, CATALOG, Place, decode_changes
 from tests.streams.bench import HOUR, Bench, bought, patched
 from tests.streams.loops import settle
 

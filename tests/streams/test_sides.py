@@ -21,6 +21,7 @@ from serving.preprocess import MediaLimits
 from serving.requests import ContentVectors, ProductContent
 from streams.content_side import ContentSide
 from streams.emitting import Emitter
+from streams.fetching import Message
 from streams.folding import BehaviorFolding, CatalogFolding, ContentFolding, UserFolding
 from streams.freshness import Freshness
 from streams.media import MediaStore
@@ -46,7 +47,7 @@ from streams.records import (
     origin_headers,
 )
 from streams.settings import Settings
-from streams.transport import Batch, Message
+from streams.transport import Batch
 from tests.serving.test_preprocess import picture
 from tests.streams.bench import HOUR, Bench, behavior
 from tests.streams.fakes import FakeScorer, word_vector

@@ -7,13 +7,15 @@ everything since a snapshot, the model goes away: in any order that hypothesis t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from feature_repo import row_store
 from feature_repo.events import Product
 from streams.oracle.comparing import compare, compare_row, entities
 from streams.oracle.expecting import Expectations
@@ -61,12 +63,11 @@ def send(simulation: Simulation, topic: str, record: Record, key: str, bulk_on: 
 
 
 partitions = st.none() | st.integers(0, 1)
-products = st.sampled_from(PRODUCTS)
 
 
 @st.composite
-def patches(draw: st.DrawFn) -> Step:
-    product, bulk_on, late = draw(products), draw(partitions), draw(st.integers(0, 3))
+def patches(draw: st.DrawFn, products: Sequence[str] = PRODUCTS) -> Step:
+    product, bulk_on, late = draw(st.sampled_from(products)), draw(partitions), draw(st.integers(0, 3))
     fields: dict[str, Any] = draw(
         st.fixed_dictionaries(
             {},
@@ -88,8 +89,8 @@ def patches(draw: st.DrawFn) -> Step:
 
 
 @st.composite
-def actions(draw: st.DrawFn) -> Step:
-    product, late = draw(products), draw(st.sampled_from([0, 0, 1, 9, 70]))
+def actions(draw: st.DrawFn, products: Sequence[str] = PRODUCTS) -> Step:
+    product, late = draw(st.sampled_from(products)), draw(st.sampled_from([0, 0, 1, 9, 70]))
     kind: Kind = draw(st.sampled_from(["impression", "click", "purchase", "return"]))
     user = draw(st.none() | st.sampled_from(USERS))
     # between two partitions there is no order, and whether a late double counts depends on what came before it
@@ -113,7 +114,11 @@ def registrations(draw: st.DrawFn) -> Step:
         draw(st.sampled_from([None, "red", "socks"])),
         draw(st.none() | st.sampled_from(USERS)),
     )
-    candidates = draw(st.lists(st.tuples(products, st.integers(0, 9).map(float)), min_size=1, unique_by=lambda c: c[0]))
+    candidates = draw(
+        st.lists(
+            st.tuples(st.sampled_from(PRODUCTS), st.integers(0, 9).map(float)), min_size=1, unique_by=lambda c: c[0]
+        )
+    )
     lives = draw(st.none() | st.integers(1, 100))
 
     async def step(simulation: Simulation, number: int) -> None:
@@ -202,8 +207,8 @@ def troubles(draw: st.DrawFn) -> Step:
 
 
 @st.composite
-def bursts(draw: st.DrawFn) -> Step:
-    trades = draw(st.lists(st.one_of(patches(), actions()), min_size=2, max_size=6))
+def bursts(draw: st.DrawFn, products: Sequence[str] = PRODUCTS) -> Step:
+    trades = draw(st.lists(st.one_of(patches(products), actions(products)), min_size=2, max_size=6))
 
     async def step(simulation: Simulation, number: int) -> None:
         for place, trade in enumerate(trades):
@@ -214,6 +219,11 @@ def bursts(draw: st.DrawFn) -> Step:
 
 steps = st.one_of(
     bursts(), bursts(), patches(), actions(), registrations(), closings(), pauses(), beats(), successions(), troubles()
+)
+#: one product whose events come by both partitions: two writers that take its rows from each other
+CONTESTED = PRODUCTS[:1]
+contests = st.one_of(
+    bursts(CONTESTED), actions(CONTESTED), patches(CONTESTED), pauses(), beats(), beats(), successions(), troubles()
 )
 #: so that most plans have lists to lose
 OPENING = [
@@ -261,17 +271,33 @@ async def run(plan: list[Step], scope: Scope) -> list[str]:
     return found + [f"crashed: {error!r}" for error in simulation.crashes]
 
 
-@settings(
+enough = settings(
     max_examples=50,
     deadline=None,
     print_blob=True,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(plan=st.lists(steps, min_size=5, max_size=40), scope=st.sampled_from(get_args(Scope)))
-def test_every_list_and_row_is_what_the_log_says(plan: list[Step], scope: Scope) -> None:
+scopes = st.sampled_from(get_args(Scope))
+rows_per_script = st.sampled_from([1, 2, row_store.ROWS_PER_SCRIPT])
+
+
+@enough
+@given(st.lists(steps, min_size=5, max_size=40), scopes, rows_per_script)
+def test_every_list_and_row_is_what_the_log_says(plan: list[Step], scope: Scope, rows_per_script: int) -> None:
+    simulate(plan, scope, rows_per_script)
+
+
+@enough
+@given(st.lists(contests, min_size=15, max_size=40), scopes, rows_per_script)
+def test_so_it_is_where_two_partitions_contest_a_row(plan: list[Step], scope: Scope, rows_per_script: int) -> None:
+    simulate(plan, scope, rows_per_script)
+
+
+def simulate(plan: list[Step], scope: Scope, rows_per_script: int) -> None:
     loop = VirtualLoop()
     try:
-        assert loop.run_until_complete(run(plan, scope)) == []
+        with patch.object(row_store, "ROWS_PER_SCRIPT", rows_per_script):
+            assert loop.run_until_complete(run(plan, scope)) == []
     finally:
         loop.close()
