@@ -18,11 +18,12 @@ from serving.preprocess import MediaLimits, check_medium
 from serving.requests import ProductContent, Scorer
 from streams.dead_letters import dead_letter
 from streams.emitting import Sender
+from streams.fetching import Message
 from streams.folding import Encoded, Entry, content_version
 from streams.media import MediaError, MediaStore
 from streams.owning import Ownership
 from streams.records import CONTENT, DEAD_LETTER, ContentMessage, decode_content, is_from
-from streams.transport import Batch, Message
+from streams.transport import Batch
 from streams.validation import WHOLE, Rejected
 
 log = logging.getLogger(__name__)

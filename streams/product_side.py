@@ -14,6 +14,7 @@ from msgspec import structs
 from feature_repo.events import Behavior, Heartbeat, Product
 from streams.dead_letters import dead_letter
 from streams.emitting import Emitter, Sender
+from streams.fetching import Message
 from streams.folding import Entry
 from streams.freshness import Freshness
 from streams.media import MediaStore
@@ -32,7 +33,7 @@ from streams.records import (
     partition_for,
 )
 from streams.settings import Settings
-from streams.transport import Batch, Message
+from streams.transport import Batch
 from streams.validation import Decoded, decode, decode_usual
 from streams.writing import RowWriter
 

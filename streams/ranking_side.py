@@ -22,7 +22,7 @@ from streams.emitting import Sender
 from streams.freshness import Freshness
 from streams.loading import StoredRows
 from streams.minute import Hashes, Minute
-from streams.owning import Bounds, Place
+from streams.owning import Bounds
 from streams.product_side import bury
 from streams.publishing import Publishing
 from streams.records import (
@@ -31,6 +31,7 @@ from streams.records import (
     RANKINGS,
     RESULT_SETS,
     Change,
+    Place,
     decode_headers,
     entity_hash,
     partition_for,

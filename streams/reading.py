@@ -10,12 +10,13 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from feature_repo.events import Bundle
+from streams.fetching import Message
 from streams.minute import Hashes
 from streams.ranking_side import RankingSide
 from streams.records import FEATURE_CHANGES, MODELS, RANKINGS, WRITER, decode_changes, is_from
 from streams.settings import Settings
 from streams.tables import Published
-from streams.transport import Batch, Message
+from streams.transport import Batch
 from streams.validation import Decoded, decode
 
 log = logging.getLogger(__name__)

@@ -63,6 +63,24 @@ class Settings(BaseSettings):
         """How long a broker may hold an empty fetch. Tansu looks for news only at steps of half of it."""
         return 500 if self.kafka_kind == "apache" else 20
 
+    def librdkafka(self) -> dict[str, Any]:
+        """What librdkafka's clients share: where brokers are, who we are, and to be back soon when brokers are."""
+        options: dict[str, Any] = {
+            "bootstrap.servers": self.kafka,
+            "security.protocol": self.kafka_security,
+            "socket.nagle.disable": True,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 500,
+            "log.connection.close": False,
+        }
+        if self.kafka_ca is not None:
+            options["ssl.ca.location"] = str(self.kafka_ca)
+        if self.kafka_security.startswith("SASL"):
+            options["sasl.mechanism"] = self.kafka_mechanism
+            options["sasl.username"] = self.kafka_username or ""
+            options["sasl.password"] = self.kafka_password.get_secret_value() if self.kafka_password else ""
+        return options
+
     def security(self) -> dict[str, Any]:
         """Security arguments that kafka-python and aiokafka share."""
         options: dict[str, Any] = {"security_protocol": self.kafka_security}

@@ -1,8 +1,9 @@
-"""Our driver of Faust for Kafka: fetch wait, batch drain, seek where the owner says, commit = flush.
+"""Our driver of Faust for Kafka: batch drain, seek where the owner says, commit = flush.
 
-One fetched batch of a partition is one event of an agent. The drain is the only reader and it seeks itself, at the top
-of its loop, so that nothing races: an assignment and a rewind both only set a flag. Every batch names the epoch it was
-fetched in; a batch from before a seek reaches nobody.
+Faust's consumer is the member of the group: it joins, is assigned partitions and commits, and fetches nothing. Records
+come by `streams.fetching`. One fetched batch of a partition is one event of an agent. The drain is the only reader and
+it seeks itself, at the top of its loop, so that nothing races: an assignment and a rewind both only set a flag. Every
+batch names the epoch it was fetched in; a batch from before a seek reaches nobody.
 """
 
 import asyncio
@@ -17,23 +18,13 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
-from msgspec import Struct
 
-from streams.owning import Bounds, Place
-from streams.records import Headers
+from streams.fetching import Fetching, Message
+from streams.owning import Bounds
+from streams.records import Place
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
-
-
-class Message(Struct, frozen=True, gc=False):
-    """One Kafka record as it was fetched; `kafka_time` in ms UTC."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    kafka_time: int
-    headers: Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +69,7 @@ class BatchSchema(faust.Schema[bytes, Batch]):
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """aiokafka in its own thread, with a fetch wait and a rebalance timeout that are ours to set."""
+    """aiokafka in its own thread, with a rebalance timeout that is ours to set. What it is assigned is paused."""
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         hooks = cast("Transport", transport).hooks
@@ -93,8 +84,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             partition_assignment_strategy=[self._assignor],
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            max_partition_fetch_bytes=max(conf.consumer_max_fetch_size, settings.limits.message_bytes + 65_536),
-            fetch_max_wait_ms=settings.fetch_wait_ms,
             request_timeout_ms=int(conf.broker_request_timeout * 1000),
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             rebalance_timeout_ms=int(settings.session_timeout_s * 1000),
@@ -102,17 +91,40 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             **settings.security(),
         )
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        consumer = self._ensure_consumer()
+        consumer.pause(*consumer.assignment())
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def is_not_stuck(self) -> None:
+        """To be said now and then: a member that asks for no records for five minutes leaves the group."""
+        with self._ensure_consumer()._subscription.fetch_context():
+            pass
+
 
 class Consumer(driver.Consumer):
     """Drains batches; asks the hooks where to begin after every assignment and rewind."""
 
     _seek_due = True
+    _fetching: Fetching
     epoch = 0
     #: Kafka timestamp (ms) of the newest message read, by partition
     read_times: Mapping[Place, int] = {}
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def on_start(self) -> None:
+        self._fetching = Fetching(self._hooks.settings, self.app.conf.id)
+        await self._fetching.start()
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        await self._fetching.stop()
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        return await self._fetching.get(timeout)
 
     @property
     def _hooks(self) -> Hooks:
@@ -158,10 +170,8 @@ class Consumer(driver.Consumer):
         if self._seek_due or generation != self.app.consumer_generation_id:
             self._seek_due = True
             return
-        positions = {TP(topic, partition): offset for (topic, partition), offset in offsets.items()}
-        if positions:
-            await self.seek_wait(positions)
-        log.info("reading from %s", {f"{tp.topic}[{tp.partition}]": offset for tp, offset in positions.items()})
+        self._fetching.assign(offsets)
+        log.info("reading from %s", {f"{topic}[{partition}]": offset for (topic, partition), offset in offsets.items()})
 
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
@@ -169,12 +179,11 @@ class Consumer(driver.Consumer):
                 if self._seek_due and self.flow_active:
                     await self._seek_where_owner_says()
                     continue
-                records, _ = await self._wait_next_records(1.0)
-                for tp, fetched in (records or {}).items():
+                fetched, _ = await self._wait_next_records(1.0)
+                for place, messages in (fetched or {}).items():
                     if self._seek_due or not self.flow_active:
                         break
-                    if fetched:
-                        await self._deliver(TP(tp.topic, tp.partition), fetched)
+                    await self._deliver(place, messages)
         except ConsumerStoppedError:
             if not self.app.should_stop:
                 raise
@@ -185,27 +194,27 @@ class Consumer(driver.Consumer):
             # Faust would log it and leave a worker that owns partitions and reads nothing
             self._hooks.on_crash(error)
 
-    async def _deliver(self, tp: TP, fetched: Sequence[Any]) -> None:
-        messages = [Message(r.offset, r.key, r.value, r.timestamp, r.headers) for r in fetched]
-        batch = Batch(tp.topic, tp.partition, messages, self.epoch)
-        last = fetched[-1]
+    async def _deliver(self, place: Place, messages: Sequence[Message]) -> None:
+        batch = Batch(*place, messages, self.epoch)
+        last, tp = messages[-1], TP(*place)
         message = ConsumerMessage(
-            tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, None,
+            tp.topic, tp.partition, last.offset, last.kafka_time / 1000, 0, None,
             None, cast(bytes, batch), None, 0, 0, tp, generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
         self._committed_offset.setdefault(tp, None)
-        self.read_times = {**self.read_times, (tp.topic, tp.partition): last.timestamp}
+        self.read_times = {**self.read_times, place: last.kafka_time}
         # the agent has taken the batch before, so that there is room and nothing to wait for
         await self.callback(message)
         await self.wait_first(batch.done.wait(), self.suspend_flow.wait())
 
     def end_of(self, place: Place) -> int:
         """The offset after a partition's last, as of the newest fetch; 0 before the first."""
-        return self.highwater(TP(*place)) or 0
+        return self._fetching.end_of(place) or 0
 
     @faust.Service.task
     async def _mirror_offsets(self) -> None:
         async for _ in self.itertimer(0.5, name="mirror"):
+            cast(ConsumerThread, self._thread).is_not_stuck()
             offsets = {TP(topic, p): offset for (topic, p), offset in self._hooks.committed().items()}
             assigned = self.assignment()
             owned = {tp: offset for tp, offset in offsets.items() if tp in assigned}

@@ -32,13 +32,13 @@ from streams.emitting import Changes, Emitter, Unheard
 from streams.folding import BehaviorFolding, CatalogFolding, ContentFolding, UserFolding
 from streams.freshness import Freshness
 from streams.media import MediaStore
-from streams.owning import Bounds, Ownership, Place
+from streams.owning import Bounds, Ownership
 from streams.producing import KafkaSender
 from streams.product_side import ProductSide
 from streams.ranking_side import Doors as RankingDoors
 from streams.ranking_side import RankingSide
 from streams.reading import RankingsFollower, follow_changes, follow_models
-from streams.records import BEHAVIOR, CATALOG, CONTENT, FEATURE_CHANGES, USER_BEHAVIOR
+from streams.records import BEHAVIOR, CATALOG, CONTENT, FEATURE_CHANGES, USER_BEHAVIOR, Place
 from streams.settings import Settings
 from streams.transport import Consumer, Hooks
 from streams.watching import check_origins, member_of, origins_of, watch_topics

@@ -26,19 +26,20 @@ from serving.preprocess import MediaLimits
 from streams import records
 from streams.content_side import ContentSide
 from streams.emitting import Emitter, OnWritten, Outbound
+from streams.fetching import Message
 from streams.folding import BehaviorFolding, CatalogFolding, ContentFolding, UserFolding
 from streams.freshness import Freshness
 from streams.media import MediaStore
 from streams.oracle.replaying import INPUTS, Replay
 from streams.oracle.replaying import Message as OracleMessage
-from streams.owning import Bounds, Ownership, Place
+from streams.owning import Bounds, Ownership
 from streams.product_side import ProductSide
 from streams.ranking_side import Doors as RankingDoors
 from streams.ranking_side import RankingSide
-from streams.records import BEHAVIOR, CATALOG, CONTENT, FEATURE_CHANGES, MODELS, RANKINGS, RESULT_SETS, Headers
+from streams.records import BEHAVIOR, CATALOG, CONTENT, FEATURE_CHANGES, MODELS, RANKINGS, RESULT_SETS, Headers, Place
 from streams.settings import Settings
 from streams.tables import Published
-from streams.transport import Batch, Message
+from streams.transport import Batch
 from streams.writing import Doors
 from tests.streams.bench import HOUR
 from tests.streams.fakes import REDIS_EPOCH_MS, FakeRedis, FakeRowStore, FakeScorer, Scope, loop_ms

@@ -9,10 +9,11 @@ import pytest
 from msgspec import structs
 
 from streams import ranking_side
+from streams.fetching import Message
 from streams.loading import READ_LIMIT_MS
 from streams.minute import KEEP_MS
 from streams.records import DEAD_LETTER, RANKINGS, decode_headers, encode_ranking, encode_record, partition_for
-from streams.transport import Batch, Message
+from streams.transport import Batch
 from tests.streams.bench import HOUR
 from tests.streams.fakes import Sent
 from tests.streams.lists import BUNDLE, Lists, behavior_row, catalog_row, content_row, registration, user_row

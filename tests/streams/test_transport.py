@@ -12,30 +12,44 @@ import pytest
 from faust.types import TP
 
 from streams.agents import Agents
-from streams.owning import Bounds, Place
+from streams.fetching import Message
+from streams.owning import Bounds
+from streams.records import Place
 from streams.settings import Settings
-from streams.transport import Batch, Consumer, Hooks, Message
+from streams.transport import Batch, Consumer, Hooks
 from tests.streams.loops import settle
 
-A, B = TP("t", 0), TP("t", 1)
+A, B = ("t", 0), ("t", 1)
 
 
-def record(offset: int) -> SimpleNamespace:
-    return SimpleNamespace(
-        offset=offset, key=b"k", value=b"%d" % offset, timestamp=offset + 1000, timestamp_type=0, headers=()
-    )
+def message(offset: int) -> Message:
+    return Message(offset, b"k", b"%d" % offset, offset + 1000, ())
+
+
+@dataclass(slots=True)
+class QueuedFetching:
+    """What `streams.fetching` is to the drain: fetches are queued by the test, assignments are written down."""
+
+    came: asyncio.Queue[dict[Place, list[Message]]] = field(default_factory=asyncio.Queue)
+    assigned: list[dict[Place, int]] = field(default_factory=list)
+
+    def assign(self, positions: Mapping[Place, int]) -> None:
+        self.assigned.append(dict(positions))
+
+    async def get(self, timeout_s: float) -> dict[Place, list[Message]]:
+        return await self.came.get()
 
 
 class DrivenConsumer(Consumer):
-    """The consumer without Kafka: fetches are queued by the test, seeks are written down."""
+    """The consumer without Kafka."""
 
     def __init__(self, hooks: Hooks) -> None:
         self.app = cast(Any, SimpleNamespace(consumer_generation_id=1, should_stop=False))
         self.transport = cast(Any, SimpleNamespace(hooks=hooks))
-        self.fetches: asyncio.Queue[dict[TP, list[SimpleNamespace]]] = asyncio.Queue()
+        self.queued = QueuedFetching()
+        self._fetching = cast(Any, self.queued)
         self.delivered: list[Batch] = []
-        self.seeks: list[dict[TP, int]] = []
-        self.partitions = {A, B}
+        self.partitions = {TP(*A), TP(*B)}
         self.flow_active = True
         self.suspend_flow = cast(Any, asyncio.Event())
         self._committed_offset = {}
@@ -59,13 +73,10 @@ class DrivenConsumer(Consumer):
         return dict.fromkeys(partitions, 9)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        return {A: 4}
-
-    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
-        self.seeks.append(dict(partitions))
+        return {TP(*A): 4}
 
     async def _wait_next_records(self, timeout: float) -> Any:
-        return await self.fetches.get(), None
+        return await self._getmany(None, timeout), None
 
     async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:
         tasks = [asyncio.ensure_future(coro) for coro in coros]
@@ -86,7 +97,7 @@ class DrivenConsumer(Consumer):
 class Drive:
     """A drain that runs, and an owner that always answers with what the test has set."""
 
-    offsets: dict[Place, int] = field(default_factory=lambda: {("t", 0): 5, ("t", 1): 7})
+    offsets: dict[Place, int] = field(default_factory=lambda: {A: 5, B: 7})
     asked: list[tuple[dict[Place, Bounds], int]] = field(default_factory=list)
     crashes: list[BaseException] = field(default_factory=list)
     during_resume: Callable[[], None] = lambda: None
@@ -106,10 +117,15 @@ class Drive:
         fetcher = SimpleNamespace(should_stop=False)
         self.task = asyncio.get_running_loop().create_task(self.consumer._drain_messages(fetcher))
 
-    async def fetch(self, fetched: dict[TP, list[int]]) -> None:
-        records = {tp: [record(offset) for offset in offsets] for tp, offsets in fetched.items()}
-        self.consumer.fetches.put_nowait(records)
+    async def fetch(self, fetched: dict[Place, list[int]]) -> None:
+        messages = {place: [message(offset) for offset in offsets] for place, offsets in fetched.items()}
+        self.consumer.queued.came.put_nowait(messages)
         await settle()
+
+    @property
+    def assigned(self) -> list[dict[Place, int]]:
+        """Where the drain was to read from, each time."""
+        return self.consumer.queued.assigned
 
 
 @pytest.fixture
@@ -120,9 +136,9 @@ async def drive() -> Drive:
 
 
 async def test_the_owner_is_asked_before_anything_is_read(drive: Drive) -> None:
-    bounds = {("t", 0): Bounds(2, 9, 4), ("t", 1): Bounds(2, 9, -1)}
+    bounds = {A: Bounds(2, 9, 4), B: Bounds(2, 9, -1)}
     assert drive.asked == [(bounds, 1)]
-    assert drive.consumer.seeks == [{A: 5, B: 7}]
+    assert drive.assigned == [{A: 5, B: 7}]
     assert drive.consumer.delivered == []
 
 
@@ -132,7 +148,7 @@ async def test_a_fetch_of_a_partition_is_one_batch(drive: Drive) -> None:
     assert (first.topic, first.partition, first.epoch, first.next_offset) == ("t", 0, 1, 9)
     assert first.messages[0] == Message(5, b"k", b"5", 1005, ())
     assert second.next_offset == 8
-    assert drive.consumer.read_times == {("t", 0): 1008, ("t", 1): 1007}
+    assert drive.consumer.read_times == {A: 1008, B: 1007}
 
 
 async def test_the_next_batch_waits_until_the_last_is_done(drive: Drive) -> None:
@@ -152,7 +168,7 @@ async def test_a_rewind_during_a_fetch_drops_the_rest_of_it(drive: Drive) -> Non
     drive.consumer.on_batch = rewind
     await drive.fetch({A: [5], B: [7]})
     assert drive.consumer.seen() == [(0, [5])]
-    assert drive.consumer.seeks == [{A: 5, B: 7}] * 2
+    assert drive.assigned == [{A: 5, B: 7}] * 2
     drive.consumer.on_batch = lambda batch: batch.done.set()
     await drive.fetch({A: [5]})
     assert drive.consumer.delivered[-1].epoch == 2
@@ -170,10 +186,10 @@ async def test_a_rebalance_lets_go_of_a_batch_that_is_not_done(drive: Drive) -> 
     assert len(drive.asked) == 1, "nor is the owner asked"
     drive.consumer.suspend_flow.clear()
     drive.consumer.flow_active = True
-    drive.consumer.partitions = {B}
+    drive.consumer.partitions = {TP(*B)}
     await drive.consumer.perform_seek()
     await drive.fetch({})
-    assert drive.consumer.seeks[-1] == {B: 7}
+    assert drive.assigned[-1] == {B: 7}
     assert drive.consumer.epoch == 2
 
 
@@ -191,7 +207,7 @@ async def test_an_answer_that_was_overtaken_is_asked_for_again(what: str) -> Non
     drive.during_resume = overtake
     await settle()
     assert len(drive.asked) == 2
-    assert drive.consumer.seeks == [{A: 5, B: 7}]
+    assert drive.assigned == [{A: 5, B: 7}]
     assert drive.consumer.epoch == 2
 
 
@@ -200,7 +216,7 @@ async def test_an_owner_without_partitions_is_told_so(drive: Drive) -> None:
     drive.consumer.request_seek()
     await drive.fetch({})
     assert drive.asked[-1] == ({}, 1)
-    assert len(drive.consumer.seeks) == 1
+    assert drive.assigned[1:] == [{}]
 
 
 async def test_what_fails_in_the_drain_ends_the_process(drive: Drive) -> None:
