@@ -147,7 +147,7 @@ class RowWriter:
         by who sees them gone and not by who sees both at once: up to `end`, every row that was touched is emitted.
         """
         self._read_to = end
-        self._expected = b"" if marker is None else marker.encode()
+        self._expected = self._in_flight = b"" if marker is None else marker.encode()
         # a log that begins above the marker was cut: whoever resumes there has accepted the gap
         self.position = self.begun = start if marker is None else max(marker.offset, start)
         self.clock = self._finished_clock = 0 if marker is None else marker.clock

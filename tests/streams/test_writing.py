@@ -374,6 +374,14 @@ async def test_another_marker_rewinds_a_flush_and_a_load(bench: Bench, found: Ma
         await writer._load_some(["cold"])
 
 
+async def test_a_store_that_was_emptied_before_the_first_flush_rewinds_a_load(bench: Bench) -> None:
+    """No marker is not one that is on its way: rows would begin anew in the middle of the log."""
+    writer = bench.writer(marker=Marker(3), loads=False)
+    await writer.take([bought("a", 3)], 4)
+    with pytest.raises(Rewind, match=r"3:0.* expected"):
+        await writer._load_some(["a"])
+
+
 async def test_rows_that_were_read_and_are_gone_rewind_though_there_was_no_marker_yet(bench: Bench) -> None:
     """A first flush with a conflict wrote rows and no marker; to mend them with what is pending would lose the rest."""
     former, other = bench.writer(), bench.writer(partition=1, doors=bench.new_doors())
