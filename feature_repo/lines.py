@@ -22,14 +22,20 @@ class Lines:
     async def ask(self, commands: Iterable[bytes], many: int) -> list[Any]:
         """The answers to so many packed commands, in their order; an error that Redis answers is an answer.
 
-        Raises TimeoutError, and what redis-py raises.
+        Raises TimeoutError when the next one is not taken or not answered in time, and what redis-py raises.
         """
         line = self._free.pop() if self._free else self._make()
+        clock = asyncio.get_running_loop().time
+        answers: list[Any] = []
         try:
-            async with asyncio.timeout(self._timeout_s):
+            # a bound for each: many of them take as long as they take, and would be sent again for ever
+            async with asyncio.timeout(self._timeout_s) as limit:
                 for command in commands:
                     await line.send_packed_command(command)
-                answers = [await _answer(line) for _ in range(many)]
+                    limit.reschedule(clock() + self._timeout_s)
+                while len(answers) < many:
+                    answers.append(await _answer(line))
+                    limit.reschedule(clock() + self._timeout_s)
         except BaseException:
             # what was not read yet is nobody's, and those beside it have probably lost their Redis, too
             await self.close()

@@ -17,7 +17,7 @@ then: such rows are written without a look at what is there.
 import hashlib
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -342,7 +342,7 @@ class RowStore:
         """A marker, Redis's clock, the handover, and the value that every entity has in the hash of this key."""
         packed = msgpack.packb(entities, use_bin_type=False) or b""
         keys = [space.marker(partition), key, space.handover]
-        (answer,) = await self._scripts(_READ, keys, [(packed,)], 1)
+        (answer,) = await self._scripts(_READ, keys, lambda: [(packed,)], 1)
         marker, now, handover, found = answer
         return marker, now, handover, found
 
@@ -392,7 +392,7 @@ class RowStore:
                 limits = (oldest, b"%d" % EMISSION_LIMIT_MS, handover or b"", self._new_name())
                 yield (expected, marker, before, step, b"%d" % number, last, *limits, _packed(some))
 
-        answers = await self._scripts(_WRITE, keys, arguments(), scripts)
+        answers = await self._scripts(_WRITE, keys, arguments, scripts)
         status, now, _, *rest = next((a for a in answers if a[0] not in (b"ok", b"done", b"conflict")), answers[-1])
         # what the first one saw: another one's, if rows have changed hands since, is the next flush's to find
         hands: bytes | None = answers[0][2]
@@ -445,23 +445,20 @@ class RowStore:
         return first.decode()
 
     async def _scripts(
-        self, script: str, keys: Sequence[str], arguments: Iterable[tuple[bytes, ...]], many: int
+        self, script: str, keys: Sequence[str], arguments: Callable[[], Iterable[tuple[bytes, ...]]], many: int
     ) -> list[Any]:
         """The answers to a script with the same keys and each of so many arguments, in their order, by one line."""
-        # EVALSHA first: the text travels only to a Redis that has not seen it yet, which an emptied one has not
-        told: list[tuple[bytes, ...]] = []
 
-        def commands(again: Iterable[tuple[bytes, ...]]) -> Iterator[bytes]:
-            for some in again:
-                told.append(some)
+        # EVALSHA first: the text travels only to a Redis that has not seen it yet, which an emptied one has not
+        def commands() -> Iterator[bytes]:
+            for some in arguments():
                 # hiredis's own types allow one argument only
                 yield hiredis.pack_command(("EVALSHA", _SHA[script], str(len(keys)), *keys, *some))  # type: ignore[arg-type]
 
-        answers: list[Any] = await self._call(self._lines.ask(commands(arguments), many))
+        answers: list[Any] = await self._call(self._lines.ask(commands(), many))
         if any(isinstance(answer, NoScriptError) for answer in answers):
-            arguments, told = told, []
             await self._call(self.client.script_load(script))
-            answers = await self._call(self._lines.ask(commands(arguments), many))
+            answers = await self._call(self._lines.ask(commands(), many))
         for answer in answers:
             if isinstance(answer, ResponseError):
                 raise answer

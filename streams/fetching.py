@@ -134,20 +134,21 @@ class Fetching:
     def _sorted(self, came: Came) -> dict[Place, list[Message]]:
         told, records = came
         self._room.release()
+        found: defaultdict[Place, list[Message]] = defaultdict(list)
+        if told != self._wanted[0]:
+            return found  # nor is a failure of partitions that are another's by now
         if isinstance(records, BaseException):
             raise records
-        found: defaultdict[Place, list[Message]] = defaultdict(list)
-        if told == self._wanted[0]:
-            for record in records:
-                found[record.topic(), record.partition()].append(
-                    Message(
-                        record.offset(),
-                        record.key(),
-                        record.value(),
-                        record.timestamp()[1],
-                        record.headers() or (),
-                    )
+        for record in records:
+            found[record.topic(), record.partition()].append(
+                Message(
+                    record.offset(),
+                    record.key(),
+                    record.value(),
+                    record.timestamp()[1],
+                    record.headers() or (),
                 )
+            )
         return found
 
     # --- the thread ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -398,12 +399,12 @@ async def test_what_refuses_one_script_refuses_those_behind_it(store: RowStore, 
 
     async def one_by_one(script: str, keys: Any, arguments: Any, many: int) -> list[Any]:
         answers = []
-        for some in arguments:
+        for some in arguments():
             if next(turns) == 1:
                 with patch.object(store, "_scripts", carry_out):
                     taken = [write_of(VIEW, "e", 9, read={0: 1}, home=1)]
                     assert (await store.flush(space, 1, NONE, M1, taken, None)).status == "ok"
-            answers += await carry_out(script, keys, [some], 1)
+            answers += await carry_out(script, keys, partial(list, [some]), 1)
         return answers
 
     rows = [write_of(VIEW, entity, 2, is_own=True) for entity in "abcde"]

@@ -254,11 +254,11 @@ class FakeRowStore(RowStore):
         return self.redis
 
     async def _scripts(
-        self, script: str, keys: Sequence[str], arguments: Iterable[tuple[bytes, ...]], many: int
+        self, script: str, keys: Sequence[str], arguments: Callable[[], Iterable[tuple[bytes, ...]]], many: int
     ) -> list[Any]:
         named = [key.encode() for key in keys]
         # one that is not answered ends the line: those behind it are not carried out
-        return [await self._call(self.redis.script(script, *named, *some)) for some in arguments]
+        return [await self._call(self.redis.script(script, *named, *some)) for some in arguments()]
 
 
 # --- the scorer ----------------------------------------------------------------------------------------------------

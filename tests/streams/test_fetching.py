@@ -13,7 +13,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
 from streams.emitting import Outbound
-from streams.fetching import Fetching, Message, OutOfRange
+from streams.fetching import HANDED_OVER, Fetching, Message, OutOfRange
 from streams.local.ports import HeldPort
 from streams.producing import KafkaSender
 from streams.records import Place
@@ -152,15 +152,30 @@ async def test_an_offset_that_the_log_does_not_have_is_told(
         await asyncio.wait_for(until_told(), TIMEOUT_S)
 
 
+async def test_a_failure_of_partitions_that_were_given_away_is_passed_over() -> None:
+    fetching = Fetching(Settings(), "fetching")
+    fetching.assign({("t", 0): 50})
+    told = fetching._wanted[0]
+    fetching._take((told, OutOfRange("t[0]")))
+    fetching._take((told, OutOfRange("t[0]")))
+    with pytest.raises(OutOfRange):
+        await fetching.get(1)
+    fetching.assign({("t", 1): 0})
+    assert await fetching.get(1) == {}
+
+
 @pytest.mark.parts
 async def test_it_ends_while_nobody_takes_what_came(sender: KafkaSender, settings: Settings, topic: str) -> None:
     await asyncio.gather(*[await sender.send_many(topic, partition, values(0, 500)) for partition in (0, 1)])
     fetching = Fetching(settings, "fetching")
     await fetching.start()
     fetching.assign({(topic, 0): 0, (topic, 1): 0})
-    # until the first lies there; the thread goes on to where it has to wait for its reader
-    await take(fetching, {(topic, 0): 1})
-    await asyncio.sleep(0.2)
+
+    async def until_it_waits_for_its_reader() -> None:
+        while len(fetching._came) < HANDED_OVER:
+            await (await sender.send_many(topic, 0, values(0, 1)))
+
+    await asyncio.wait_for(until_it_waits_for_its_reader(), TIMEOUT_S)
     await asyncio.wait_for(fetching.stop(), TIMEOUT_S)
 
 
