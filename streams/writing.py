@@ -373,6 +373,11 @@ class RowWriter:
             )
             if not entities:
                 return
+            if all(entity in self._parked for entity in entities):
+                # loading them needs time, which asking again at once would not give it
+                self._freed.clear()
+                await self._freed.wait()
+                continue
             cold = [entity for entity in entities if entity not in self._rows and entity not in self._parked]
             if cold:
                 loaded = await self._load(cold)

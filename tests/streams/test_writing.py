@@ -124,6 +124,23 @@ async def test_content_is_forwarded_when_it_changed_and_again_when_it_is_read_ag
     assert (first.stamps, again.stamps, again.content) == ({0: 0}, {0: 2}, {"title": "shirt"})
 
 
+async def test_time_waits_for_rows_that_are_being_loaded(bench: Bench) -> None:
+    """Asking for them again and again keeps a process busy; here the clock would stand still for ever."""
+    former = bench.writer()
+    await bench.take(former, bought("a", 0))
+    await former.flush()
+    writer = bench.writer(marker=await bench.marker(former), loads=False)
+    bench.start(writer.run_agenda())
+    await bench.take(writer, bought("a", 1), heartbeats=[(2, HOUR + 11 * MINUTE)])
+    await asyncio.sleep(1)
+    bench.forget_emissions()
+    await writer._load_some(["a"])
+    await settle()
+    await writer.flush()
+    assert bench.emissions()[0] == "a"
+    assert await bench.marker(writer) == Marker(3, HOUR + 11 * MINUTE)
+
+
 # --- loading -------------------------------------------------------------------------------------------------------
 
 
