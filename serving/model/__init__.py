@@ -12,6 +12,7 @@ Read in the order of the data:
     list_attention.py  what stands beside a row bends that direction
     blocks.py     rows by as many as fit into the processor's cache
     ranker.py     all of these: vectors and live numbers -> the logit of a click, and what it is made of
+    tracing.py    the ranker as one graph, for the few rows of an event
     bundle.py     weights and what belongs to them in safetensors files; the bundle that is committed
     backend.py    Triton's side: tensors by DLPack in and out
     inprocess.py  the same nets without Triton, as a Scorer

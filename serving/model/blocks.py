@@ -13,7 +13,7 @@ def blocks(set_index: Tensor, whole_sets: bool) -> list[slice]:
     """Where to cut rows [N]: anywhere, or only between the sets. Sets whose rows lie scattered are not cut."""
     rows = len(set_index)
     if rows <= BLOCK_ROWS or set_index.is_cuda:
-        return [slice(0, rows)]
+        return [slice(None)]
     if not whole_sets:
         return [slice(first, first + BLOCK_ROWS) for first in range(0, rows, BLOCK_ROWS)]
     (last,) = torch.where(set_index[1:] != set_index[:-1])

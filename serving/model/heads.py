@@ -39,7 +39,7 @@ class Heads(nn.Module):
     def forward(self, context: Tensor) -> Tensor:
         """context [Q, C] -> directions and, last, biases of all heads: [Q, R, W + 1]"""
         found: Tensor = self.linear(context) + self.out(F.gelu(self.hidden(context)))
-        return found.view(len(context), len(self.names), found.shape[1] // len(self.names))
+        return found.view(context.shape[0], len(self.names), found.shape[1] // len(self.names))
 
     def combined(self, directions: Tensor) -> Tensor:
         """directions [Q, R, W + 1] -> direction and bias [Q, W + 1] of the score that ranks."""

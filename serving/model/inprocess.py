@@ -1,6 +1,6 @@
 """The nets without Triton, as a Scorer: for the offline oracle, for training and for tests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from feature_repo.views import EMBEDDING_DIM, MODALITIES, SLOTS
 from serving.errors import ScorerUnavailable
 from serving.model.bundle import REPOSITORY, load, weights_file
+from serving.model.tracing import traced
 from serving.preprocess import MediaLimits, portions, prepare_products, prepare_texts
 from serving.requests import MODELS, ContentVectors, Floats, ProductContent, ScoreRequest, Scores
 
@@ -20,7 +21,8 @@ class InProcessScorer:
     def __init__(self, repository: Path = REPOSITORY, limits: MediaLimits | None = None) -> None:
         self._repository = repository
         self._limits = limits
-        self._loaded: dict[tuple[str, int | None], torch.nn.Module] = {}
+        self._loaded: dict[tuple[str, int | None], Any] = {}
+        self._scoring: dict[int | None, Callable[..., torch.Tensor]] = {}
 
     async def encode_queries(self, texts: Sequence[str], version: int | None = None) -> Floats:
         """Query vectors [Q, D]."""
@@ -47,7 +49,9 @@ class InProcessScorer:
         tensors = [torch.from_numpy(getattr(request, name)) for name in ScoreRequest.__slots__]
         with torch.inference_mode():
             if not explain:
-                return Scores(net(*tensors).numpy())
+                if version not in self._scoring:
+                    self._scoring[version] = traced(net)
+                return Scores(self._scoring[version](*tensors).numpy())
             logit, contributions = net.explain(*tensors)
         return Scores(logit.numpy(), contributions.numpy())
 
@@ -57,6 +61,7 @@ class InProcessScorer:
 
     async def close(self) -> None:
         self._loaded.clear()
+        self._scoring.clear()
 
     def _net(self, model: str, version: int | None) -> Any:
         if (model, version) not in self._loaded:

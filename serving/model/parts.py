@@ -61,7 +61,7 @@ class Parts(nn.Module):
         there = torch.cat((mask, torch.stack((priced(numeric), always, always, always), 1)), 1)
         if self.training and self.dropout:
             there = there * (torch.rand_like(there) >= self.dropout)
-        inputs = self.numbers(numeric, retrieval, set_index, len(query))
+        inputs = self.numbers(numeric, retrieval, set_index, query.shape[0])
         figures = self.figures(inputs)
         if self.taste is None:
             media = self.content(query, user, content, mask, set_index)
@@ -96,7 +96,7 @@ class ContentParts(nn.Module):
 
     def forward(self, query: Tensor, user: Tensor, content: Tensor, mask: Tensor, set_index: Tensor) -> Tensor:
         """[M, N, H]; what `mask` hides is as it comes"""
-        known = self.match_user(user[:, -USER_FACTS:]).view(len(user), len(MODALITIES), MATCH_HIDDEN)
+        known = self.match_user(user[:, -USER_FACTS:]).view(user.shape[0], len(MODALITIES), MATCH_HIDDEN)
         matches = self.usual(self._matches(query, user, content, set_index) * mask.unsqueeze(2)).transpose(0, 1)
         hidden = F.gelu(torch.baddbmm(known.index_select(0, set_index).transpose(0, 1), matches, self.match_hidden))
         if not self.own:
@@ -167,7 +167,7 @@ class NumberParts(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, I] -> [len(NUMBER_PARTS), N, H]"""
         hidden = F.gelu(F.linear(inputs, self.hidden * self.own, self.hidden_bias))
-        by_part = hidden.view(len(inputs), len(NUMBER_PARTS), HIDDEN).transpose(0, 1)
+        by_part = hidden.view(inputs.shape[0], len(NUMBER_PARTS), HIDDEN).transpose(0, 1)
         return torch.baddbmm(self.out_bias, by_part, self.out)
 
 
@@ -219,7 +219,7 @@ class JointTaste(nn.Module):
 
 def _liked(user: Tensor, vectors: Tensor, set_index: Tensor) -> Tensor:
     """vectors [N, T, D] of TASTE_SLOTS -> [N, T] <taste, vector>, slot by slot"""
-    tastes = user[:, :-USER_FACTS].reshape(len(user), len(TASTE_SLOTS), EMBEDDING_DIM)
+    tastes = user[:, :-USER_FACTS].reshape(user.shape[0], len(TASTE_SLOTS), EMBEDDING_DIM)
     return (vectors * tastes.index_select(0, set_index)).sum(2)
 
 

@@ -93,7 +93,7 @@ class Ranker(nn.Module):
         parts, there = self.parts(query, user, content, mask, numeric, retrieval, rows)
         fused = self.fusion.fuse(parts, there, context, rows)
         directions = self.heads(context).index_select(0, rows)
-        bend = self._bend(parts, rows, len(context))
+        bend = self._bend(parts, rows, context.shape[0])
         logits = [_score(fused, directions[:, n] + (0 if n else bend)) for n in range(len(self.heads.names))]
         return Answers(self.heads.together(torch.stack(logits, 1)), dict(zip(self.heads.names, logits, strict=True)))
 
@@ -113,7 +113,7 @@ class Ranker(nn.Module):
         for some in blocks(set_index, self.config.scope == "list"):
             of = set_index[some].long()
             parts, there = self.parts(query, user, content[some], mask[some], numeric[some], retrieval[some], of)
-            bend = self.heads.scale * self._bend(parts, of, len(context))
+            bend = self.heads.scale * self._bend(parts, of, context.shape[0])
             yield (parts, there, context, of), directions.index_select(0, of) + bend
 
     def _bend(self, parts: Tensor, set_index: Tensor, sets: int) -> Tensor:
