@@ -5,6 +5,7 @@
     world.py         products, sets and events from a seed
     rows.py          what a suite finds, as a table, JSON and Markdown
 
+    wire.py          the client that measures latencies
     latency.py       event produced -> ranking received
     ingest.py        records a second through one worker
     store.py         rows written and read

@@ -9,11 +9,10 @@ Every ranking that arrives counts, from the moment that the earliest event it re
 
 from __future__ import annotations
 
-import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,13 @@ from typing import Any
 import msgpack
 import msgspec
 import numpy as np
-from aiokafka import AIOKafkaConsumer
 from kafka.admin import KafkaAdminClient
 from numpy.typing import NDArray
 
-from benchmarks.peers.hops import EVENT, plain_consumer, plain_producer
+from benchmarks.peers.hops import EVENT
 from benchmarks.rows import Finding, Row, Sample, Target
 from benchmarks.surroundings import Child, Surroundings
+from benchmarks.wire import Arrived, Sent, Wire
 from benchmarks.world import World, now_ms
 from feature_repo.events import Product
 from feature_repo.row import HEADER
@@ -60,6 +59,8 @@ DRAIN_S = 60.0
 PATIENT = {"FRESHRANK_TRITON_SCORE_TIMEOUT_S": "60"}
 #: one event at a time may take this long
 ANSWER_S = 60.0
+#: rankings that are kept as they came, at most: 1.7 KB each
+KEPT_RECORDS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Plan:
 
 
 FULL = Plan(
-    World(5_000, 2_000, 100), World(5_000, 2_000, 100, skewed=True), (50, 200, 1_000), (50, 200), 15.0, 20.0, 12
+    World(5_000, 2_000, 100), World(5_000, 2_000, 100, skewed=True), (50, 200, 1_000), (50, 200), 40.0, 20.0, 12
 )
 QUICK = Plan(World(300, 40, 20), None, (50,), (), 3.0, 2.0, 3)
 
@@ -97,102 +98,97 @@ class Timing:
 class Lane(ABC):
     """One way from an event to its rankings: events go in, arrivals are told by the event's number in this run."""
 
-    def __init__(self, settings: Settings, world: World) -> None:
+    def __init__(self, settings: Settings, world: World, topic: str) -> None:
         self.settings = settings
         self.world = world
-        self.sent_at: list[float] = []
+        self.wire = Wire(settings, topic)
+        self.sent: list[Sent] = []
+        #: what an arrival names, and when it came (s)
         self.arrivals: list[tuple[Any, float]] = []
-        self.heard = 0.0
-        self._acks: list[asyncio.Future[Any]] = []
-        self._producer = plain_producer(settings)
 
     @abstractmethod
-    async def _send(self, number: int, event: Product) -> None:
+    def _send(self, number: int, event: Product) -> Sent:
         """Hand the event over."""
 
     @abstractmethod
-    def _take(self, record: Any, now: float) -> None:
+    def _take(self, record: Arrived) -> None:
         """A record of the topic that rankings come on."""
 
     @abstractmethod
     def _resolved(self) -> Iterable[tuple[int, float]]:
         """(number of the event, when) of every arrival of this run."""
 
-    async def rerank(self) -> NDArray[np.float64] | None:
+    def rerank(self) -> NDArray[np.float64] | None:
         """Latencies (ms) from changed row sent to ranking sent, where the lane can tell."""
         return None
 
-    def forget(self) -> None:
+    def begin(self) -> None:
         """Begin a run."""
-        self.sent_at, self.arrivals, self._acks = [], [], []
+        self.wire.arrived()
+        self.sent, self.arrivals = [], []
 
-    async def send(self, event: Product) -> None:
+    def send(self, event: Product) -> None:
         """The next event of this run."""
-        self.sent_at.append(time.perf_counter())
-        await self._send(len(self.sent_at) - 1, event)
+        self.sent.append(self._send(len(self.sent), event))
 
-    @asynccontextmanager
-    async def open(self, topic: str) -> AsyncIterator[None]:
+    @contextmanager
+    def open(self) -> Iterator[None]:
         """Connected, and reading what comes from now on."""
-        await self._producer.start()
-        consumer = await plain_consumer(self.settings, topic)
-        reading = asyncio.create_task(self._read(consumer))
+        self.wire.start()
         try:
             yield
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-            await consumer.stop()
-            await self._producer.stop()
+            self.wire.stop()
 
-    async def _read(self, consumer: AIOKafkaConsumer) -> None:
-        while True:
-            for records in (await consumer.getmany(timeout_ms=1000)).values():
-                self.heard = time.perf_counter()
-                for record in records:
-                    self._take(record, self.heard)
-
-    async def offered(self, events: Iterable[Product], rate: float, seconds: float) -> Timing:
+    def offered(self, events: Iterable[Product], rate: float, seconds: float) -> Timing:
         """Send at an even pace, whatever comes back; then wait until nothing more comes."""
-        self.forget()
+        self.begin()
         began = time.perf_counter()
         for number, event in enumerate(events):
-            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-            await self.send(event)
-        await asyncio.gather(*self._acks)
-        self.heard = ended = time.perf_counter()
-        while time.perf_counter() - self.heard < QUIET_S and time.perf_counter() - ended < DRAIN_S:
-            await asyncio.sleep(0.05)
-        return await self._timing(seconds)
+            time.sleep(max(0.0, began + number / rate - time.perf_counter()))
+            self.send(event)
+            if self.wire.waiting > KEPT_RECORDS:
+                self._look()
+        self.wire.flush()
+        ended = time.perf_counter()
+        while time.perf_counter() - max(ended, self.wire.heard) < QUIET_S and time.perf_counter() - ended < DRAIN_S:
+            time.sleep(0.05)
+        return self._timing(seconds)
 
-    async def one_at_a_time(self, events: Iterable[Product]) -> float:
+    def one_at_a_time(self, events: Iterable[Product]) -> float:
         """Median time (ms) from an event to the last of its rankings, each event after the one before was answered."""
         taken = []
         for event in events:
             expected = self.expected(event)
             if not expected:
                 continue
-            self.forget()
-            await self.send(event)
+            self.begin()
+            self.send(event)
             deadline = time.perf_counter() + ANSWER_S
             while len(self.arrivals) < expected:
                 if time.perf_counter() > deadline:
                     raise PartFailed(f"{len(self.arrivals)} of {expected} rankings of an event within {ANSWER_S:g} s")
-                await asyncio.sleep(0.001)
-            taken.append((self.heard - self.sent_at[0]) * 1000)
+                time.sleep(0.001)
+                self._look()
+            taken.append((self.arrivals[-1][1] - self.sent[0].at) * 1000)
         return float(np.median(taken))
 
     def expected(self, event: Product) -> int:
         """How many rankings follow from the event."""
         return int(self.world.holders[int(event.product_id[1:])])
 
-    async def _timing(self, seconds: float) -> Timing:
+    def _look(self) -> None:
+        for record in self.wire.arrived():
+            self._take(record)
+
+    def _timing(self, seconds: float) -> Timing:
+        self._look()
         pairs = list(self._resolved())
         if not pairs:
             who = type(self).__name__.lower()
-            raise PartFailed(f"{who}: nothing of {len(self.sent_at)} events arrived; see the logs of this run")
-        total = np.array([(now - self.sent_at[number]) * 1000 for number, now in pairs])
-        return Timing(total, await self.rerank(), len(self.sent_at), seconds)
+            raise PartFailed(f"{who}: nothing of {len(self.sent)} events arrived; see the logs of this run")
+        total = np.array([(now - self.sent[number].at) * 1000 for number, now in pairs])
+        return Timing(total, self.rerank(), len(self.sent), seconds)
 
 
 class _Caused(msgspec.Struct):
@@ -205,73 +201,62 @@ class Ours(Lane):
     """The engine. A ranking names the row that caused it, whose version is the event's offset + 1."""
 
     def __init__(self, settings: Settings, world: World) -> None:
-        super().__init__(settings, world)
+        super().__init__(settings, world, RANKINGS)
         self._decoder = msgspec.msgpack.Decoder(_Caused)
-        self._changes: AIOKafkaConsumer | None = None
-        #: Kafka timestamps (ms): of the message with the changed row, by cause; of rankings, with their causes
-        self._changed_at: dict[tuple[str, int], int] = {}
+        #: where `feature-changes` ended when the run began
+        self._changes_from: dict[int, int] = {}
+        #: Kafka timestamps (ms) of rankings, with their causes
         self._ranked_at: list[tuple[tuple[str, int], int]] = []
-        self._places: list[tuple[str, asyncio.Future[Any]]] = []
+        self._keys: list[str] = []
 
-    def forget(self) -> None:
-        super().forget()
-        self._changed_at, self._ranked_at, self._places = {}, [], []
+    def begin(self) -> None:
+        super().begin()
+        self._changes_from = self.wire.ends(FEATURE_CHANGES)
+        self._ranked_at, self._keys = [], []
 
-    @asynccontextmanager
-    async def open(self, topic: str) -> AsyncIterator[None]:
-        async with super().open(topic):
-            self._changes = await plain_consumer(self.settings, FEATURE_CHANGES)
-            try:
-                yield
-            finally:
-                await self._changes.stop()
-
-    async def _send(self, number: int, event: Product) -> None:
+    def _send(self, number: int, event: Product) -> Sent:
         key = event.product_id
+        self._keys.append(key)
         partition = partition_for(key, self.settings.partitions)
-        ack = await self._producer.send(CATALOG, encode_record(event), key=key.encode(), partition=partition)
-        self._acks.append(ack)
-        self._places.append((key, ack))
+        return self.wire.send(CATALOG, encode_record(event), key=key.encode(), partition=partition)
 
-    def _take(self, record: Any, now: float) -> None:
+    def _take(self, record: Arrived) -> None:
         if record.value is not None:
             caused_by = self._decoder.decode(record.value).caused_by
             if caused_by is not None:
                 cause = (caused_by[1], caused_by[2])
-                self.arrivals.append((cause, now))
-                self._ranked_at.append((cause, record.timestamp))
+                self.arrivals.append((cause, record.at))
+                self._ranked_at.append((cause, record.kafka_time))
 
-    async def rerank(self) -> NDArray[np.float64] | None:
-        """What `feature-changes` says of the rows; it is read now, as it would have been in the way before."""
-        assert self._changes is not None
-        ends = await self._changes.end_offsets(self._changes.assignment())
-        while any([await self._changes.position(place) < end for place, end in ends.items()]):
-            for records in (await self._changes.getmany(timeout_ms=100)).values():
-                for record in records:
-                    self._take_change(record)
-        found = [sent - self._changed_at[cause] for cause, sent in self._ranked_at if cause in self._changed_at]
+    def rerank(self) -> NDArray[np.float64] | None:
+        """What `feature-changes` says of the rows: read now, as it would have been in the way before."""
+        changed_at: dict[tuple[str, int], int] = {}
+        for record in self.wire.between(FEATURE_CHANGES, self._changes_from, self.wire.ends(FEATURE_CHANGES)):
+            decoded = decode_changes(record.value or b"")
+            for row in () if isinstance(decoded, dict) else decoded[1]:
+                change = decode_change(row)
+                changed_at.setdefault((change.entity, _version(change.blob)), record.kafka_time)
+        found = [sent - changed_at[cause] for cause, sent in self._ranked_at if cause in changed_at]
         return np.array(found, np.float64) if found else None
 
-    def _take_change(self, record: Any) -> None:
-        decoded = decode_changes(record.value)
-        for row in () if isinstance(decoded, dict) else decoded[1]:
-            change = decode_change(row)
-            self._changed_at.setdefault((change.entity, _version(change.blob)), record.timestamp)
-
     def _resolved(self) -> Iterable[tuple[int, float]]:
-        numbers = {(key, ack.result().offset + 1): number for number, (key, ack) in enumerate(self._places)}
+        numbers = {(key, sent.offset + 1): n for n, (key, sent) in enumerate(zip(self._keys, self.sent, strict=True))}
         return [(numbers[cause], now) for cause, now in self.arrivals if cause in numbers]
 
 
 class Floor(Lane):
     """Bare hops. The message says how many rows the model would score for the event."""
 
-    async def _send(self, number: int, event: Product) -> None:
-        value = EVENT.pack(number, max(1, self.expected(event))).ljust(FLOOR_SIZES[0], b".")
-        self._acks.append(await self._producer.send(FLOOR_TOPICS[0], value))
+    def __init__(self, settings: Settings, world: World) -> None:
+        super().__init__(settings, world, FLOOR_TOPICS[-1])
 
-    def _take(self, record: Any, now: float) -> None:
-        self.arrivals.append((EVENT.unpack_from(record.value)[0], now))
+    def _send(self, number: int, event: Product) -> Sent:
+        value = EVENT.pack(number, max(1, self.expected(event))).ljust(FLOOR_SIZES[0], b".")
+        return self.wire.send(FLOOR_TOPICS[0], value)
+
+    def _take(self, record: Arrived) -> None:
+        assert record.value is not None
+        self.arrivals.append((EVENT.unpack_from(record.value)[0], record.at))
 
     def _resolved(self) -> Iterable[tuple[int, float]]:
         return self.arrivals
@@ -280,12 +265,15 @@ class Floor(Lane):
 class Textbook(Lane):
     """The peer. A ranking carries the number of its event."""
 
-    async def _send(self, number: int, event: Product) -> None:
-        value = msgpack.packb({**as_map(event), "number": number})
-        self._acks.append(await self._producer.send(PEER_TOPICS[0], value, key=event.product_id.encode()))
+    def __init__(self, settings: Settings, world: World) -> None:
+        super().__init__(settings, world, PEER_TOPICS[-1])
 
-    def _take(self, record: Any, now: float) -> None:
-        self.arrivals.append((msgpack.unpackb(record.value)["number"], now))
+    def _send(self, number: int, event: Product) -> Sent:
+        value = msgpack.packb({**as_map(event), "number": number})
+        return self.wire.send(PEER_TOPICS[0], value or b"", key=event.product_id.encode())
+
+    def _take(self, record: Arrived) -> None:
+        self.arrivals.append((msgpack.unpackb(record.value)["number"], record.at))
 
     def _resolved(self) -> Iterable[tuple[int, float]]:
         return self.arrivals
@@ -322,10 +310,10 @@ def run(around: Surroundings) -> Finding:
             children.enter_context(child)
             around.say(f"latency: waiting for {child.name}")
             child.wait_for("ready")
-        rows = _rows(asyncio.run(_measure(around, settings, plan, plan.uniform)), plan.uniform, around)
+        rows = _rows(_measure(around, settings, plan, plan.uniform), plan.uniform, around)
         if plan.skewed is not None:
             _replace_sets(around, engine, plan.uniform, plan.skewed)
-            rows += _rows(asyncio.run(_measure(around, settings, plan, plan.skewed)), plan.skewed, around)
+            rows += _rows(_measure(around, settings, plan, plan.skewed), plan.skewed, around)
     return Finding("latency", tuple(rows), _about(plan))
 
 
@@ -335,9 +323,10 @@ def _about(plan: Plan) -> tuple[str, ...]:
         f"price event produced → ranking received: {world.sets:,} sets × {world.candidates} of {world.products:,} "
         "products, events Zipf over products; every ranking counts, from the earliest event it reflects",
         "changed row sent → ranking sent: by the timestamps of both records in Kafka, so one hop and the re-ranking",
-        "floor: three bare aiokafka hops in as many processes and one bare Triton call of the event's rows; it scores "
+        "floor: three bare hops, by aiokafka in two processes, and one bare Triton call of the event's rows; it scores "
         "every row of every event, so under overload ours, which coalesces, may be below it",
         "peer: a Faust agent with Feast's own API and one Triton call, given one event at a time: with no queue at all",
+        "the client that measures is the same for all: librdkafka, which looks at what came only after a run",
         "every process here, floor and peer too, takes turns on the cores (SCHED_BATCH): see docs/decisions.md",
     )
 
@@ -446,27 +435,25 @@ def _write(file: Path, data: bytes | None) -> None:
 # --- measuring -----------------------------------------------------------------------------------------------------
 
 
-async def _measure(around: Surroundings, settings: Settings, plan: Plan, world: World) -> _Runs:
+def _measure(around: Surroundings, settings: Settings, plan: Plan, world: World) -> _Runs:
     ours, floor, peer = Ours(settings, world), Floor(settings, world), Textbook(settings, world)
     runs = _Runs()
     rates = plan.skewed_rates if world.skewed else plan.rates
-    async with ours.open(RANKINGS), floor.open(FLOOR_TOPICS[-1]), peer.open(PEER_TOPICS[-1]):
+    with ours.open(), floor.open(), peer.open():
         warm = min(rates[-1], WARM_UP_RATE)
         for lane in (ours, floor):
-            await lane.offered(world.price_events(round(plan.warm_up_s * warm), seed=0), warm, plan.warm_up_s)
+            lane.offered(world.price_events(round(plan.warm_up_s * warm), seed=0), warm, plan.warm_up_s)
         for repeat in range(around.repeats):
             for rate in rates:
                 seed = 1_000 * (repeat + 1) + rate
                 events = round(plan.seconds * rate)
-                timings = [
-                    await lane.offered(world.price_events(events, seed), rate, plan.seconds) for lane in (ours, floor)
-                ]
+                timings = [lane.offered(world.price_events(events, seed), rate, plan.seconds) for lane in (ours, floor)]
                 runs.add(rate, *timings)
                 told = ", floor ".join(f"p50 {timing.percentile(50):.1f} ms" for timing in timings)
                 around.say(f"latency: run {repeat + 1} of {around.repeats}, {world.name}, {rate}/s: ours {told}")
             if not world.skewed:
                 single = [
-                    await lane.one_at_a_time(world.price_events(plan.single_events, seed=7_000 + repeat))
+                    lane.one_at_a_time(world.price_events(plan.single_events, seed=7_000 + repeat))
                     for lane in (ours, peer)
                 ]
                 runs.single_ours.append(single[0])
