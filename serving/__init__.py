@@ -7,6 +7,7 @@ Read in the order of the data:
     settings.py      the address of Triton, time limits, limits on media
     preprocess/      text and attributes -> ids, media bytes -> numbers, on the client's side     (pure)
     users.py         the last events of a user -> one vector                                 (pure)
+    inference.py     Triton's messages
     scorer.py        the door to Triton
     shared_memory.py rows that a Triton on the same machine reads where they lie
     control.py       the same door for those who load models

@@ -1,22 +1,18 @@
-"""The door to Triton: a Scorer over gRPC. Of tritonclient nothing else knows but control.py and shared_memory.py."""
+"""The door to Triton: a Scorer over gRPC, by the messages of inference.py; models are loaded by control.py."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferInput, InferRequestedOutput
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from feature_repo.views import EMBEDDING_DIM, MODALITIES, SLOTS
 from serving.errors import ScorerUnavailable
+from serving.inference import Tls, channel_to, enclose, output, question, readiness, stub_of, told
 from serving.preprocess import MediaLimits, portions, prepare_products, prepare_texts
 from serving.requests import (
     CONTRIBUTIONS,
@@ -39,21 +35,12 @@ ENCODED_ROWS = 256
 SCORED_ROWS = 2_000
 #: requests of one call that are under way at once: one that is scored, one that waits for it, one that travels
 LANES = 3
-#: gRPC waits up to two minutes before it tries a server again that was away; a ranking cannot
-RECONNECT_MS = 500
 
+#: a server that is away, late, or that cannot answer; a channel of a loop that has ended; certificates that are gone
+_FAILURES = (grpc.RpcError, grpc.aio.UsageError, OSError)
 
 #: which rows of a request, and a request for them
 Part = tuple[NDArray[np.int64] | slice, ScoreRequest]
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """PEM files; None leaves the system's authorities, and no certificate of the client's own."""
-
-    ca: Path | None = None
-    key: Path | None = None
-    certificate: Path | None = None
 
 
 class TritonScorer:
@@ -80,7 +67,8 @@ class TritonScorer:
         self._max_message_bytes = max_message_bytes
         self._tls = tls
         self._limits = limits
-        self._client: InferenceServerClient | None = None
+        self._channel: Any = None
+        self._stub: Any = None
         self._is_shared = shared_memory
         self._shared: SharedMemory | None = None
         self._image_sizes: dict[int, int] = {}
@@ -128,6 +116,9 @@ class TritonScorer:
         contributions = np.zeros((request.rows, len(CONTRIBUTIONS)), np.float32) if explain else None
         scores = Scores(np.zeros(request.rows, np.float32), contributions)
         parts = _parts(request)
+        if request.rows <= SCORED_ROWS:
+            await self._score_parts(parts, version, scores)
+            return scores
         try:
             async with asyncio.TaskGroup() as lanes:
                 for _ in range(min(LANES, -(-request.rows // SCORED_ROWS))):
@@ -149,16 +140,16 @@ class TritonScorer:
     async def ready(self) -> bool:
         """Whether all models answer; False, too, when Triton cannot be reached."""
         try:
-            ready = [await self._connected().is_model_ready(m, client_timeout=self._score_timeout_s) for m in MODELS]
-        except (InferenceServerException, grpc.aio.UsageError, OSError):
+            ask, timeout_s = self._connected().ModelReady, self._score_timeout_s
+            return all([(await ask(readiness(model), timeout=timeout_s)).ready for model in MODELS])
+        except _FAILURES:
             return False
-        return all(ready)
 
     async def close(self) -> None:
-        client, self._client = self._client, None
+        channel, self._channel, self._stub = self._channel, None, None
         self._let_regions_go()
-        if client is not None:
-            await client.close()
+        if channel is not None:
+            await channel.close()
 
     async def _infer(
         self,
@@ -171,61 +162,50 @@ class TritonScorer:
         shared: bool = False,
     ) -> Any:
         """The answer with the named outputs, with all of them by default: what nobody asks for is not computed."""
-        asked = [InferRequestedOutput(name) for name in outputs] or None
-        pinned = "" if version is None else str(version)
+        asked = question(model, "" if version is None else str(version), outputs)
         try:
-            async with self._inputs(tensors, shared and self._is_shared) as inputs:
-                return await self._connected().infer(model, inputs, pinned, asked, client_timeout=timeout_s)
-        except (InferenceServerException, grpc.aio.UsageError, OSError) as error:
-            raise ScorerUnavailable(f"{model} {pinned or 'newest'} on triton at {self.address}: {error}") from error
+            async with self._filled(asked, tensors, shared and self._is_shared):
+                return await self._connected().ModelInfer(asked, timeout=timeout_s)
+        except _FAILURES as error:
+            what = f"{model} {version or 'newest'} on triton at {self.address}"
+            raise ScorerUnavailable(f"{what}: {told(error)}") from error
 
     @asynccontextmanager
-    async def _inputs(self, tensors: Mapping[str, NDArray[Any]], shared: bool) -> AsyncIterator[list[InferInput]]:
-        """What the server is told of the tensors: where they lie, else their bytes."""
+    async def _filled(self, asked: Any, tensors: Mapping[str, NDArray[Any]], shared: bool) -> AsyncIterator[None]:
+        """The server is told where the tensors lie, else their bytes."""
         if shared:
             if self._shared is None:
                 self._shared = SharedMemory(self._connected(), self._score_timeout_s)
             try:
-                async with self._shared.lent(tensors) as inputs:
-                    yield inputs
+                async with self._shared.lent(asked, tensors):
+                    yield
                 return
             except NoSharedMemory as error:
                 log.warning("rows travel to triton at %s by gRPC, not in shared memory: %s", self.address, error)
                 self._is_shared = False
                 self._let_regions_go()
-        yield [_input(name, tensor) for name, tensor in tensors.items()]
+        for name, tensor in tensors.items():
+            enclose(asked, name, tensor)
+        yield
 
     def _let_regions_go(self) -> None:
         shared, self._shared = self._shared, None
         if shared is not None:
             shared.close()
 
-    def _connected(self) -> InferenceServerClient:
-        if self._client is None:
-            tls = self._tls or Tls()
-            self._client = InferenceServerClient(
-                self.address,
-                ssl=self._tls is not None,
-                root_certificates=tls.ca,
-                private_key=tls.key,
-                certificate_chain=tls.certificate,
-                channel_args=[
-                    ("grpc.max_send_message_length", self._max_message_bytes),
-                    ("grpc.max_receive_message_length", self._max_message_bytes),
-                    ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
-                    ("grpc.min_reconnect_backoff_ms", RECONNECT_MS),
-                    ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
-                ],
-            )
-        return self._client
+    def _connected(self) -> Any:
+        if self._stub is None:
+            self._channel = channel_to(self.address, self._tls, self._max_message_bytes)
+            self._stub = stub_of(self._channel)
+        return self._stub
 
     def _output(self, answer: Any, name: str, shape: tuple[int, ...]) -> Floats:
         """A tensor of an answer; one of another shape is a server that is not itself."""
-        output = answer.as_numpy(name)
-        if output is None or output.shape != shape:
-            got = "nothing" if output is None else str(output.shape)
+        found = output(answer, name)
+        if found is None or found.shape != shape:
+            got = "nothing" if found is None else str(found.shape)
             raise ScorerUnavailable(f"triton at {self.address} answered {got} for {name}{list(shape)}")
-        return np.asarray(output, np.float32)
+        return np.asarray(found, np.float32)
 
 
 def triton_scorer(settings: ServingSettings) -> Scorer:
@@ -288,9 +268,3 @@ def _batches(counts: Sequence[int]) -> Iterator[list[int]]:
             rows += count
     if batch:
         yield batch
-
-
-def _input(name: str, tensor: NDArray[Any]) -> InferInput:
-    wanted = InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
-    wanted.set_data_from_numpy(np.ascontiguousarray(tensor))
-    return wanted

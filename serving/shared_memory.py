@@ -15,9 +15,8 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferInput
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from serving.inference import point, registration, told
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +25,7 @@ PLACE = Path("/dev/shm")
 LEAST_BYTES = 1 << 18
 #: tensors begin at multiples of this
 ALIGNMENT = 64
-_SLOW = str(grpc.StatusCode.DEADLINE_EXCEEDED)
-_AWAY = str(grpc.StatusCode.UNAVAILABLE)
+_SLOW, _AWAY = grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE
 
 _numbers = count()
 
@@ -57,37 +55,37 @@ class _Region:
     def unlink(self) -> None:
         (PLACE / self.key).unlink(missing_ok=True)
 
-    def place(self, tensors: Mapping[str, NDArray[Any]]) -> list[InferInput]:
-        """Copy the tensors into the region; what the server is told of them."""
-        inputs, offset = [], 0
+    def place(self, asked: Any, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Copy the tensors into the region, and tell the server of them."""
+        assert self.name is not None, "the server was told of the region"
+        offset = 0
         for name, tensor in tensors.items():
             there = self._bytes[offset : offset + tensor.nbytes].view(tensor.dtype).reshape(tensor.shape)
             np.copyto(there, tensor)
-            told = InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
-            inputs.append(told.set_shared_memory(self.name, tensor.nbytes, offset))
+            point(asked, name, tensor, self.name, offset)
             offset += _aligned(tensor.nbytes)
-        return inputs
 
 
 class SharedMemory:
-    """The regions of one connection."""
+    """The regions of one connection, by the calls of Triton's service."""
 
-    def __init__(self, client: InferenceServerClient, timeout_s: float) -> None:
-        self._client = client
+    def __init__(self, stub: Any, timeout_s: float) -> None:
+        self._stub = stub
         self._timeout_s = timeout_s
         self._regions: list[_Region] = []
         self._free: list[_Region] = []
 
     @asynccontextmanager
-    async def lent(self, tensors: Mapping[str, NDArray[Any]]) -> AsyncIterator[list[InferInput]]:
-        """The inputs of one call, which is made inside. Raises NoSharedMemory, and what the client raises."""
+    async def lent(self, asked: Any, tensors: Mapping[str, NDArray[Any]]) -> AsyncIterator[None]:
+        """A region for the inputs of one call, which is made inside. Raises NoSharedMemory, and what gRPC raises."""
         region = self._take(sum(_aligned(tensor.nbytes) for tensor in tensors.values()))
         try:
             if region.name is None:
                 await self._register(region)
-            yield region.place(tensors)
-        except InferenceServerException as error:
-            if error.status() != _SLOW:
+            region.place(asked, tensors)
+            yield
+        except grpc.aio.AioRpcError as error:
+            if error.code() != _SLOW:
                 region.name = None  # a server that began anew knows no regions
             raise
         finally:
@@ -117,13 +115,12 @@ class SharedMemory:
         # under a new name each time: the server may know the old one, and may not forget it while it is read
         name = f"{region.key}-{next(_numbers)}"
         try:
-            await self._client.register_system_shared_memory(
-                name, f"/{region.key}", region.size, client_timeout=self._timeout_s
-            )
-        except InferenceServerException as error:
-            if error.status() in (_AWAY, _SLOW):
+            asked = registration(name, f"/{region.key}", region.size)
+            await self._stub.SystemSharedMemoryRegister(asked, timeout=self._timeout_s)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in (_AWAY, _SLOW):
                 raise
-            raise NoSharedMemory(str(error)) from error
+            raise NoSharedMemory(told(error)) from error
         region.name = name
 
 
