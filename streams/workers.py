@@ -19,6 +19,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Literal
 from zlib import crc32
 
+import uvloop
+
 from feature_repo import views
 from feature_repo.events import Bundle
 from feature_repo.row_store import RowStore, Space
@@ -379,6 +381,8 @@ def run(role: Role, settings: Settings, encoder: int | None = None) -> None:
     for noisy in ("aiokafka", "faust", "kafka", "mode", "streams.transport"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     _spare_collector()
+    # by the policy, since Faust makes a loop for its consumer's thread
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     try:
         asyncio.run(_main(role, settings, encoder))
     except (OSError, RuntimeError, ValueError) as error:
