@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 CHECK_S = 5.0
 
 CANCEL_AGAIN_S = 0.1
+#: a writer that knows of nothing to flush looks anyway after this long
+LOOK_S = 1.0
 #: a writer rests so many times as long as its last flush took: under load a row is written seldomer, not later for ever
 REST_SHARE = 3.0
 LONGEST_REST_S = 0.5
@@ -153,6 +155,7 @@ class Ownership:
         rest_s = self._flush_s
         loop = asyncio.get_running_loop()
         while True:
+            await writer.until_news(LOOK_S)
             await asyncio.sleep(rest_s)
             began = loop.time()
             await writer.flush()

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 #: longer than the minute, so that a start has all of it
 LOOK_BACK_MS = 180_000
 #: how often a worker looks for records of `rankings` that are not its own
-READ_BACK_S = 0.1
+READ_BACK_S = 0.2
 
 
 def plain_consumer(settings: Settings) -> AIOKafkaConsumer:
@@ -147,8 +147,12 @@ class RankingsFollower:
     async def _follow(self, consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> None:
         """From the start to the end, and from then on what others write between this process's own records."""
         consumer.pause(*places)
+        is_first = True
         while not self._again.is_set():
             ends = await _ends(consumer, places)
+            if not is_first:
+                # what this process had written by then is acknowledged after this, and is not read
+                await self._rest()
             behind = {place: end for place, end in ends.items() if await self._pass_own(consumer, place) < end}
             if self._again.is_set():
                 return  # the tables began anew while that was asked
@@ -165,7 +169,7 @@ class RankingsFollower:
                     consumer.pause(place)
                     self._side.on_rankings_read(place.partition)
                     del behind[place]
-            await self._rest()
+            is_first = False
 
     async def _pass_own(self, consumer: AIOKafkaConsumer, place: TopicPartition) -> int:
         """Go on to the next record that may be another writer's; its offset."""

@@ -35,6 +35,7 @@ class Batch:
     partition: int
     messages: Sequence[Message]
     epoch: int
+    #: it was handled, or nobody waits for that any longer
     done: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
 
     @property
@@ -106,6 +107,7 @@ class Consumer(driver.Consumer):
     """Drains batches; asks the hooks where to begin after every assignment and rewind."""
 
     _seek_due = True
+    _delivered: Batch | None = None
     _fetching: Fetching
     epoch = 0
     #: Kafka timestamp (ms) of the newest message read, by partition
@@ -139,6 +141,12 @@ class Consumer(driver.Consumer):
     def request_seek(self) -> None:
         """Have the drain ask the owner where to begin before it reads on."""
         self._seek_due = True
+
+    def stop_flow(self) -> None:
+        super().stop_flow()
+        if self._delivered is not None:
+            # its agent may wait for the store; the drain must not, when the partitions go
+            self._delivered.done.set()
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """A commit is a flush. On revoke and stop (`start_new_transaction` is False) it may take a few seconds."""
@@ -205,7 +213,9 @@ class Consumer(driver.Consumer):
         self.read_times = {**self.read_times, place: last.kafka_time}
         # the agent has taken the batch before, so that there is room and nothing to wait for
         await self.callback(message)
-        await self.wait_first(batch.done.wait(), self.suspend_flow.wait())
+        self._delivered = batch
+        if self.flow_active:
+            await batch.done.wait()
 
     def end_of(self, place: Place) -> int:
         """The offset after a partition's last, as of the newest fetch; 0 before the first."""

@@ -10,6 +10,7 @@ Everything here may be read again: a rewind drops this object and a new one resu
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -134,6 +135,7 @@ class RowWriter:
         self._redis_offset = 0
         self._sends: list[Awaitable[object]] = []
         self._flushing = asyncio.Lock()
+        self._news = asyncio.Event()
         self._dirty_since: int | None = None
         self._abandoned = False
         self._freed = asyncio.Event()
@@ -151,6 +153,7 @@ class RowWriter:
         # a log that begins above the marker was cut: whoever resumes there has accepted the gap
         self.position = self.begun = start if marker is None else max(marker.offset, start)
         self.clock = self._finished_clock = 0 if marker is None else marker.clock
+        self._news.set()
 
     @property
     def written(self) -> int | None:
@@ -176,6 +179,7 @@ class RowWriter:
             self._apply(row, theirs)
             self._tell(row, row.is_unsure or theirs[-1].input_offset < self._read_to)
         self.position = position
+        self._news.set()
         if self._parked:
             self._to_load.set()
         if heartbeats:
@@ -262,6 +266,7 @@ class RowWriter:
         self._dirty[row.entity] = row
         if self._dirty_since is None:
             self._dirty_since = self._doors.monotonic_ms()
+            self._news.set()
 
     def _tell(self, row: OwnedRow, anyway: bool) -> None:
         """Emit the row if its values changed, or if nobody knows what the readers saw."""
@@ -363,6 +368,7 @@ class RowWriter:
                 finished, time = len(self._agenda), max(time for _, time in self._agenda)
                 await self._visit(time)
                 self._finished_clock = max(self._finished_clock, time)
+                self._news.set()
                 del self._agenda[:finished]
 
     async def _visit(self, time: int) -> None:
@@ -399,6 +405,13 @@ class RowWriter:
         agenda = (offset for offset, _ in self._agenda[:1])
         return Marker(min(self.position, *parked, *agenda, self.position), self._finished_clock)
 
+    async def until_news(self, at_most_s: float) -> None:
+        """Until there is something to flush that there was not when this was called last, as far as is known."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self._news.wait()
+        self._news.clear()
+
     async def flush(self) -> None:
         """1. pack the rows  2. await every output's acknowledgement  3. the script, which also sets the marker."""
         async with self._flushing:
@@ -423,6 +436,8 @@ class RowWriter:
                 if flush.row.entity not in conflicts:
                     self._settle(flush, flushed.handover)
             self._dirty_since = since if self._dirty else None
+            if self._dirty:
+                self._news.set()
             self._freed.set()
             written = [flush.kafka_time for flush in flushes if flush.row.entity not in conflicts]
             self._doors.on_written(self.space.view, self.partition, written)

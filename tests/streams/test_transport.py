@@ -51,7 +51,7 @@ class DrivenConsumer(Consumer):
         self.delivered: list[Batch] = []
         self.partitions = {TP(*A), TP(*B)}
         self.flow_active = True
-        self.suspend_flow = cast(Any, asyncio.Event())
+        self.suspend_flow, self.can_resume_flow = cast(Any, (asyncio.Event(), asyncio.Event()))
         self._committed_offset = {}
         #: called with each batch that is delivered; by default it is done at once
         self.on_batch: Callable[[Batch], None] = lambda batch: batch.done.set()
@@ -77,12 +77,6 @@ class DrivenConsumer(Consumer):
 
     async def _wait_next_records(self, timeout: float) -> Any:
         return await self._getmany(None, timeout), None
-
-    async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:
-        tasks = [asyncio.ensure_future(coro) for coro in coros]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
 
     async def callback(self, message: Any) -> None:
         self.delivered.append(message.value)
@@ -178,14 +172,12 @@ async def test_a_rebalance_lets_go_of_a_batch_that_is_not_done(drive: Drive) -> 
     """An agent may be waiting for the store: the drain must not wait for it when the partitions go."""
     drive.consumer.on_batch = lambda batch: None
     await drive.fetch({A: [5], B: [7]})
-    drive.consumer.flow_active = False
-    drive.consumer.suspend_flow.set()
+    drive.consumer.stop_flow()
     await settle()
     await drive.fetch({B: [7]})
     assert drive.consumer.seen() == [(0, [5])], "nothing is delivered while the flow is suspended"
     assert len(drive.asked) == 1, "nor is the owner asked"
-    drive.consumer.suspend_flow.clear()
-    drive.consumer.flow_active = True
+    drive.consumer.resume_flow()
     drive.consumer.partitions = {TP(*B)}
     await drive.consumer.perform_seek()
     await drive.fetch({})
