@@ -38,7 +38,8 @@ Read in the order of the data:
     repairing.py       live sets compared with the store, slowly; what it finds must be nothing
     ranking_side.py    tables, loading, scoring, publishing; other writers
 
-    fetching.py        the door to librdkafka: what owned partitions hold, from given offsets on
+    fetching.py        librdkafka reads: what owned partitions hold, from given offsets on
+    delivering.py      librdkafka sends: messages one by one
     transport.py       our Faust driver: batches, seek to the marker, commit = flush
     app.py             the Faust app
     agents.py          one short agent per arrow of the drawing

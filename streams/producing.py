@@ -1,4 +1,5 @@
-"""The door to Kafka for what the engine sends: one aiokafka producer, every acknowledgement awaited by somebody."""
+"""What the engine sends to Kafka, every acknowledgement awaited by somebody: single messages by librdkafka, many of a
+partition at once by aiokafka, which sends one request for all partitions of a broker."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -8,6 +9,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata
 
+from streams.delivering import Delivering
 from streams.emitting import OnWritten, Outbound
 from streams.records import Headers, origin_headers
 from streams.settings import Settings
@@ -19,15 +21,19 @@ BATCH_BYTES = 262_144
 
 
 class KafkaSender:
-    """`streams.emitting.Sender` over aiokafka. Idempotent where the broker can.
+    """`streams.emitting.Sender` over both clients. Idempotent where the broker can.
 
-    `on_failure` must end the process: aiokafka goes on with what follows a batch that has failed for good, and a stamp
-    that passes an event which never came would keep it out for ever.
+    Messages of a partition keep their order if all are sent in the same way. `on_failure` must end the process: clients
+    go on with what follows a batch that has failed for good, and a stamp that passes an event which never came would
+    keep it out for ever.
     """
 
     def __init__(self, settings: Settings, on_failure: Callable[[BaseException], None]) -> None:
         self._settings = settings
         self._on_failure = on_failure
+        most_bytes = settings.limits.message_bytes + HEADROOM_BYTES
+        self._singles = Delivering(settings, most_bytes)
+        self._most_bytes = most_bytes
         self._producer: AIOKafkaProducer | None = None
         #: what goes with every record of a topic
         self._marks: dict[str, Headers] = {}
@@ -40,15 +46,17 @@ class KafkaSender:
             bootstrap_servers=settings.kafka,
             acks="all",
             enable_idempotence=settings.kafka_kind == "apache",
-            max_request_size=settings.limits.message_bytes + HEADROOM_BYTES,
+            max_request_size=self._most_bytes,
             max_batch_size=BATCH_BYTES,
             request_timeout_ms=30_000,
             retry_backoff_ms=100,
             **settings.security(),
         )
         await self._producer.start()
+        await self._singles.start()
 
     async def stop(self) -> None:
+        await self._singles.stop()
         if self._producer is not None:
             await self._producer.stop()
 
@@ -62,10 +70,7 @@ class KafkaSender:
         headers: Headers = (),
     ) -> Awaitable[object]:
         """Hand a message over; the awaitable is done once it is acknowledged."""
-        assert self._producer is not None, "start() comes first"
-        ack: asyncio.Future[object] = await self._producer.send(
-            topic, value, key=key, partition=partition, headers=[*headers, *self._marks.get(topic, ())]
-        )
+        ack = await self._singles.send(topic, value, key, partition, (*headers, *self._marks.get(topic, ())))
         ack.add_done_callback(self._look)
         return ack
 

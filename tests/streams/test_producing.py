@@ -1,9 +1,10 @@
-"""The door to the producer: what fails for good is told at once, by the acknowledgement itself."""
+"""What is sent: what fails for good is told at once, by the acknowledgement itself."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -19,15 +20,15 @@ from tests.streams.loops import settle
 
 
 class FakeProducer:
-    """aiokafka's producer as the sender sees it."""
+    """Both clients as the sender sees them."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[object, ...]] = []
         self.acks: list[asyncio.Future[object]] = []
         self.batches: list[tuple[str, int, BatchBuilder]] = []
 
-    async def send(self, topic: str, value: bytes | None, **fields: object) -> asyncio.Future[object]:
-        self.sent.append((topic, value, fields["key"], fields["partition"], fields["headers"]))
+    async def send(self, *message: object) -> asyncio.Future[object]:
+        self.sent.append(message)
         self.acks.append(asyncio.get_running_loop().create_future())
         return self.acks[-1]
 
@@ -50,10 +51,10 @@ def records_of(batch: BatchBuilder) -> list[tuple[bytes | None, bytes | None, li
 async def test_a_failure_is_told_although_nobody_waits_for_it() -> None:
     failures: list[BaseException] = []
     sender, producer = KafkaSender(Settings(), failures.append), FakeProducer()
-    sender._producer = producer
+    sender._singles = cast(Any, producer)
     first = await sender.send("t", b"1", key=b"k", partition=2, headers=(("h", b"v"),))
     await sender.send("t", None)
-    assert producer.sent == [("t", b"1", b"k", 2, [("h", b"v")]), ("t", None, None, None, [])]
+    assert producer.sent == [("t", b"1", b"k", 2, (("h", b"v"),)), ("t", None, None, None, ())]
     producer.acks[0].set_result("offset 7")
     assert await first == "offset 7"
     producer.acks[1].set_exception(RuntimeError("refused for good"))
@@ -64,7 +65,7 @@ async def test_a_failure_is_told_although_nobody_waits_for_it() -> None:
 async def test_an_acknowledgement_that_nobody_wants_any_more_is_no_failure() -> None:
     failures: list[BaseException] = []
     sender, producer = KafkaSender(Settings(), failures.append), FakeProducer()
-    sender._producer = producer
+    sender._singles = cast(Any, producer)
     await sender.send("t", b"1")
     producer.acks[0].cancel()
     await settle()
