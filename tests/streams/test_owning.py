@@ -10,7 +10,7 @@ import pytest
 
 from feature_repo.row_store import EMISSION_LIMIT_MS, Marker, Space
 from streams.folding import BehaviorFolding, CatalogFolding
-from streams.owning import CHECK_S, Bounds, GapInLog, Ownership
+from streams.owning import CHECK_S, LOOK_S, Bounds, GapInLog, Ownership
 from streams.records import BEHAVIOR, CATALOG, Place, decode_changes
 from tests.streams.bench import HOUR, Bench, bought, patched
 from tests.streams.loops import settle
@@ -86,6 +86,27 @@ async def test_what_is_taken_is_written_by_itself(owner: Owner) -> None:
         await writer.take([entry], 1)
     await asyncio.sleep(2 * FLUSH_S)
     assert owner.ownership.committed() == {(BEHAVIOR, 0): 1, (CATALOG, 0): 1}
+
+
+async def test_a_writer_that_has_nothing_to_flush_seldom_looks_and_is_there_at_once_when_it_has(owner: Owner) -> None:
+    await owner.ownership.resume(at(0, 0))
+    writer = owner.ownership.writer(BEHAVIOR, 0)
+    assert writer is not None
+    looks = []
+    flush = writer.flush
+
+    async def look() -> None:
+        looks.append(asyncio.get_running_loop().time())
+        await flush()
+
+    writer.flush = look  # type: ignore[method-assign]
+    await asyncio.sleep(20 * LOOK_S)
+    assert 15 <= len(looks) <= 20
+    for offset in range(3):
+        await asyncio.sleep(0.3 * LOOK_S)
+        await writer.take([bought("a", offset)], offset + 1)
+        await asyncio.sleep(2 * FLUSH_S)
+        assert owner.ownership.committed() == {(BEHAVIOR, 0): offset + 1}
 
 
 async def test_a_dropped_writer_writes_nothing_more(owner: Owner) -> None:
