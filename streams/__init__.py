@@ -40,6 +40,7 @@ Read in the order of the data:
 
     fetching.py        librdkafka reads: what owned partitions hold, from given offsets on
     delivering.py      librdkafka sends: messages one by one
+    seldom.py          what librdkafka logs again and again, once in a while
     transport.py       our Faust driver: batches, seek to the marker, commit = flush
     app.py             the Faust app
     agents.py          one short agent per arrow of the drawing

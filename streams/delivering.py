@@ -8,9 +8,11 @@ from typing import Any
 from confluent_kafka import KafkaException, Producer
 
 from streams.records import Headers
+from streams.seldom import Seldom
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
+log.addFilter(Seldom())
 
 #: a message that was not acknowledged within this is given up
 GIVE_UP_S = 30.0

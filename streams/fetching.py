@@ -16,9 +16,11 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from msgspec import Struct
 
 from streams.records import Headers, Place
+from streams.seldom import Seldom
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
+log.addFilter(Seldom())
 
 #: records that are handed over at once, at most
 MOST_RECORDS = 20_000
