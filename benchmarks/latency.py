@@ -1,7 +1,7 @@
 """Latency: price event produced -> ranking received, at a steady rate of single records, beside floor and peer.
 
     ours    Publisher's records -> catalog -> product worker -> feature-changes -> ranking worker -> rankings
-    floor   the same three hops by bare aiokafka in as many processes, and one bare Triton call of the same rows
+    floor   the same three hops, by bare aiokafka in two relays, and one bare Triton call of the same rows
     peer    the textbook build, one event at a time: at any of the rates it would only fall behind
 
 Every ranking that arrives counts, from the moment that the earliest event it reflects was handed to the producer.
@@ -168,7 +168,7 @@ class Lane(ABC):
             while len(self.arrivals) < expected:
                 if time.perf_counter() > deadline:
                     raise PartFailed(f"{len(self.arrivals)} of {expected} rankings of an event within {ANSWER_S:g} s")
-                time.sleep(0.001)
+                self.wire.wait(deadline - time.perf_counter())
                 self._look()
             taken.append((self.arrivals[-1][1] - self.sent[0].at) * 1000)
         return float(np.median(taken))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -46,7 +47,8 @@ class Wire:
         self.heard = 0.0
         self._settings = settings
         self._topic = topic
-        self._arrived: list[Arrived] = []
+        self._arrived: deque[Arrived] = deque()
+        self._came = threading.Event()
         self._failure: str | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -86,8 +88,12 @@ class Wire:
     def arrived(self) -> list[Arrived]:
         """What has come since this was asked last."""
         self._check()
-        arrived, self._arrived = self._arrived, []
-        return arrived
+        return [self._arrived.popleft() for _ in range(len(self._arrived))]
+
+    def wait(self, timeout_s: float) -> None:
+        """Until records have come since this was called last, or the time is over."""
+        self._came.wait(max(0.0, timeout_s))
+        self._came.clear()
 
     @property
     def waiting(self) -> int:
@@ -140,10 +146,13 @@ class Wire:
                     continue
                 now = time.perf_counter()
                 records = _good([first, *consumer.consume(MOST_RECORDS - 1, 0)])
-                self._arrived += [Arrived(now, record.value(), record.timestamp()[1]) for record in records]
+                self._arrived.extend([Arrived(now, record.value(), record.timestamp()[1]) for record in records])
                 self.heard = now
-        except PartFailed as error:
-            self._failure = str(error)
+                self._came.set()
+        except Exception as error:
+            # said by who asks next
+            self._failure = f"hearing {self._topic}: {error}"
+            self._came.set()
         finally:
             consumer.close()
 

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import threading
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from confluent_kafka import KafkaException, Producer
@@ -47,7 +49,7 @@ class Delivering:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         #: heard since the loop was told last
-        self._outcomes: list[Outcome] = []
+        self._outcomes: deque[Outcome] = deque()
 
     async def start(self) -> None:
         """Begin; brokers are met when there is something to send."""
@@ -76,6 +78,7 @@ class Delivering:
         self._stopping.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
+        _settle(self._outcomes)
         self._producer = None
 
     async def send(
@@ -105,11 +108,12 @@ class Delivering:
         while not self._stopping.is_set():
             producer.poll(LOOK_S)
             if self._outcomes:
-                outcomes, self._outcomes = self._outcomes, []
-                loop.call_soon_threadsafe(_settle, outcomes)
+                # one by one: `flush` hears of some, too, in a thread of its own
+                heard = [self._outcomes.popleft() for _ in range(len(self._outcomes))]
+                loop.call_soon_threadsafe(_settle, heard)
 
 
-def _settle(outcomes: list[Outcome]) -> None:
+def _settle(outcomes: Iterable[Outcome]) -> None:
     for delivered, reason in outcomes:
         if delivered.done():
             continue  # nobody wants to know any more

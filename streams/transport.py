@@ -211,11 +211,10 @@ class Consumer(driver.Consumer):
         )  # fmt: skip
         self._committed_offset.setdefault(tp, None)
         self.read_times = {**self.read_times, place: last.kafka_time}
+        self._delivered = batch
         # the agent has taken the batch before, so that there is room and nothing to wait for
         await self.callback(message)
-        self._delivered = batch
-        if self.flow_active:
-            await batch.done.wait()
+        await batch.done.wait()
 
     def end_of(self, place: Place) -> int:
         """The offset after a partition's last, as of the newest fetch; 0 before the first."""

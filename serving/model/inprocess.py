@@ -45,13 +45,11 @@ class InProcessScorer:
 
     async def score(self, request: ScoreRequest, version: int | None = None, *, explain: bool = False) -> Scores:
         """Scores by the given version of the ranker, or by the newest; with their contributions if `explain`."""
-        net = self._net("ranker", version)
+        net, scoring = self._net("ranker", version), self._scoring_of(version)
         tensors = [torch.from_numpy(getattr(request, name)) for name in ScoreRequest.__slots__]
         with torch.inference_mode():
             if not explain:
-                if version not in self._scoring:
-                    self._scoring[version] = traced(net)
-                return Scores(self._scoring[version](*tensors).numpy())
+                return Scores(scoring(*tensors).numpy())
             logit, contributions = net.explain(*tensors)
         return Scores(logit.numpy(), contributions.numpy())
 
@@ -62,6 +60,12 @@ class InProcessScorer:
     async def close(self) -> None:
         self._loaded.clear()
         self._scoring.clear()
+
+    def _scoring_of(self, version: int | None) -> Callable[..., torch.Tensor]:
+        """As Triton scores with it."""
+        if version not in self._scoring:
+            self._scoring[version] = traced(self._net("ranker", version))
+        return self._scoring[version]
 
     def _net(self, model: str, version: int | None) -> Any:
         if (model, version) not in self._loaded:

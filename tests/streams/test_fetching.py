@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
 import pytest_asyncio
-from kafka import KafkaAdminClient
-from kafka.admin import NewTopic
 
 from streams.emitting import Outbound
 from streams.fetching import HANDED_OVER, Fetching, Message, OutOfRange
@@ -21,23 +18,6 @@ from streams.settings import Settings
 from streams.workers import crash
 
 TIMEOUT_S = 20
-
-
-@pytest.fixture(params=["tansu", pytest.param("apache", marks=pytest.mark.kafka)])
-def settings(request: pytest.FixtureRequest) -> Settings:
-    """Of each broker there is."""
-    part = request.getfixturevalue({"tansu": "broker", "apache": "kafka"}[request.param])
-    return Settings(kafka=part.address, kafka_kind=request.param)
-
-
-@pytest.fixture
-def topic(settings: Settings) -> str:
-    """A new topic of two partitions."""
-    name = f"fetched-{uuid.uuid4()}"
-    admin = KafkaAdminClient(bootstrap_servers=settings.kafka)
-    admin.create_topics([NewTopic(name, 2, 1)])
-    admin.close()
-    return name
 
 
 @pytest_asyncio.fixture

@@ -88,7 +88,9 @@ async def test_what_is_taken_is_written_by_itself(owner: Owner) -> None:
     assert owner.ownership.committed() == {(BEHAVIOR, 0): 1, (CATALOG, 0): 1}
 
 
-async def test_a_writer_that_has_nothing_to_flush_seldom_looks_and_is_there_at_once_when_it_has(owner: Owner) -> None:
+async def test_a_writer_that_has_nothing_to_flush_seldom_looks_and_is_there_at_once_when_it_has(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await owner.ownership.resume(at(0, 0))
     writer = owner.ownership.writer(BEHAVIOR, 0)
     assert writer is not None
@@ -99,7 +101,7 @@ async def test_a_writer_that_has_nothing_to_flush_seldom_looks_and_is_there_at_o
         looks.append(asyncio.get_running_loop().time())
         await flush()
 
-    writer.flush = look  # type: ignore[method-assign]
+    monkeypatch.setattr(writer, "flush", look)
     await asyncio.sleep(20 * LOOK_S)
     assert 15 <= len(looks) <= 20
     for offset in range(3):

@@ -185,6 +185,20 @@ async def test_a_rebalance_lets_go_of_a_batch_that_is_not_done(drive: Drive) -> 
     assert drive.consumer.epoch == 2
 
 
+async def test_a_rebalance_while_a_batch_is_handed_over_lets_go_of_it(drive: Drive) -> None:
+    """Its agent's queue was emptied by then: nobody would say that it is done."""
+
+    def rebalance(batch: Batch) -> None:
+        drive.consumer.stop_flow()
+        drive.consumer.resume_flow()
+        drive.consumer.request_seek()
+
+    drive.consumer.on_batch = rebalance
+    await drive.fetch({A: [5], B: [7]})
+    assert drive.consumer.seen() == [(0, [5])]
+    assert drive.consumer.epoch == 2
+
+
 @pytest.mark.parametrize("what", ["generation", "rewind"])
 async def test_an_answer_that_was_overtaken_is_asked_for_again(what: str) -> None:
     drive = Drive()
