@@ -101,9 +101,16 @@ class Process:
             self._process.wait()
 
     def freeze(self, *, group: bool = True) -> None:
-        """SIGSTOP to the whole process group, or to the command alone. RuntimeError when it does not run."""
+        """SIGSTOP to the whole process group, or to the command alone; returns once every thread of the command stands.
+
+        RuntimeError when it does not run.
+        """
         self._require_alive()
         self._signal(signal.SIGSTOP, group=group)
+        assert self._process is not None
+        # on a busy machine its threads go on answering until the one that takes the signal gets its turn
+        with suppress(ChildProcessError):  # it has ended instead, and another thread has reaped it
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """SIGCONT to the whole process group. RuntimeError when it does not run."""

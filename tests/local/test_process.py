@@ -21,10 +21,26 @@ def shell(script: str, log: Path) -> Process:
     return Process(["sh", "-c", script], log)
 
 
+FOUR_BUSY_THREADS = """
+import hashlib, threading
+def work():
+    while True:
+        hashlib.sha256(bytes(1_000_000))
+for _ in range(4):
+    threading.Thread(target=work).start()
+print("up", flush=True)
+"""
+
+
+def state_of(thread: Path) -> str:
+    """Its letter in /proc: R, S, T (stopped), Z ..."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 def has_gone(pid: int) -> bool:
     """No such process, or only its entry is left because nobody has asked for its exit code."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return state_of(Path(f"/proc/{pid}")) == "Z"
     except FileNotFoundError:
         return True
 
@@ -111,6 +127,17 @@ def test_a_frozen_process_is_alive_and_can_be_stopped(tmp_path: Path) -> None:
     assert process.alive()
     process.stop(grace_s=DEADLINE_S)
     assert process.returncode == 5
+
+
+def test_every_thread_of_a_frozen_process_stands(tmp_path: Path) -> None:
+    process = Process([sys.executable, "-c", FOUR_BUSY_THREADS], tmp_path / "a.log")
+    process.start()
+    assert wait_until(lambda: process.tail() == "up", DEADLINE_S)
+    for _ in range(20):
+        process.freeze()
+        assert [state_of(thread) for thread in Path(f"/proc/{process.pid}/task").iterdir()] == ["T"] * 5
+        process.thaw()
+    process.kill()
 
 
 def test_freezing_what_does_not_run_is_an_error(tmp_path: Path) -> None:
