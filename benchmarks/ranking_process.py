@@ -319,7 +319,9 @@ async def publish(world: dict[str, Any], owned: list[int], seconds: float, profi
     sender = KafkaSender(settings, crash)
     await sender.start()
     stage = Stage(settings, Counter(sender), owned)
-    following = asyncio.create_task(follow_changes(settings, settings.partitions, stage.side, now_ms))
+    following = asyncio.create_task(
+        follow_changes(settings, "freshrank-ranking", settings.partitions, stage.side, now_ms)
+    )
     await stage.begin()
     await stage.register(World(**world).result_sets(now_ms()))
     tell(ready=True)

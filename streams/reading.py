@@ -10,10 +10,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from feature_repo.events import Bundle
-from streams.fetching import Message
+from streams.fetching import Fetching, Message
 from streams.minute import Hashes
 from streams.ranking_side import RankingSide
-from streams.records import FEATURE_CHANGES, MODELS, RANKINGS, WRITER, decode_changes, is_from
+from streams.records import FEATURE_CHANGES, MODELS, RANKINGS, WRITER, Place, decode_changes, is_from
 from streams.settings import Settings
 from streams.tables import Published
 from streams.transport import Batch
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 #: longer than the minute, so that a start has all of it
 LOOK_BACK_MS = 180_000
+#: how long a worker waits for changes before it waits again
+LOOK_S = 1.0
 #: how often a worker looks for records of `rankings` that are not its own
 READ_BACK_S = 0.2
 
@@ -55,25 +57,30 @@ async def _ends(consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]) ->
 
 
 async def follow_changes(
-    settings: Settings, partitions: int, side: RankingSide, now_ms: Callable[[], int], origin: bytes = b""
+    settings: Settings, group: str, partitions: int, side: RankingSide, now_ms: Callable[[], int], origin: bytes = b""
 ) -> None:
-    """`feature-changes` from three minutes back, for ever; what was made from other inputs is passed over."""
-    consumer = plain_consumer(settings)
-    await consumer.start()
+    """`feature-changes` from three minutes back, for ever; what was made from other inputs is passed over.
+
+    Every worker reads all of it. `group` is its own, which the broker lets it use, and which nobody joins here.
+    """
+    starts, ends = await _bounds(settings, partitions, now_ms() - LOOK_BACK_MS)
+    behind = {place for place, end in ends.items() if starts[place] < end}
+    fetching = Fetching(settings, group)
+    await fetching.start()
     try:
-        places = [TopicPartition(FEATURE_CHANGES, p) for p in range(partitions)]
-        consumer.assign(places)
-        await _seek_back(consumer, places, now_ms() - LOOK_BACK_MS)
-        behind = set(places)
+        fetching.assign(starts)
+        if not behind:
+            side.on_caught_up()
         while True:
-            for records in (await consumer.getmany(timeout_ms=200)).values():
-                _take_changes(side, [record.value for record in records if is_from(record.headers, origin)])
+            fetched = await fetching.get(LOOK_S)
+            for messages in fetched.values():
+                _take_changes(side, [message.value or b"" for message in messages if is_from(message.headers, origin)])
             if behind:
-                behind = {place for place in behind if not await is_read(consumer, place)}
+                behind -= {place for place, messages in fetched.items() if messages[-1].offset + 1 >= ends[place]}
                 if not behind:
                     side.on_caught_up()
     finally:
-        await consumer.stop()
+        await fetching.stop()
 
 
 def _take_changes(side: RankingSide, values: Iterable[bytes]) -> None:
@@ -98,15 +105,22 @@ def _take_rows(side: RankingSide, hashes: list[Hashes], rows: list[bytes]) -> No
         rows.clear()
 
 
-async def _seek_back(consumer: AIOKafkaConsumer, places: Iterable[TopicPartition], since_ms: int) -> None:
-    places = list(places)
-    found = await consumer.offsets_for_times(dict.fromkeys(places, since_ms))
-    ends = await consumer.end_offsets(places)
-    for place in places:
-        there = found.get(place)
+async def _bounds(settings: Settings, partitions: int, since_ms: int) -> tuple[dict[Place, int], dict[Place, int]]:
+    """Of `feature-changes`: the first offset of each partition since a time, and the one after its last."""
+    consumer = plain_consumer(settings)
+    await consumer.start()
+    try:
+        places = [TopicPartition(FEATURE_CHANGES, partition) for partition in range(partitions)]
+        found = await consumer.offsets_for_times(dict.fromkeys(places, since_ms))
+        ends = {(place.topic, place.partition): end for place, end in (await consumer.end_offsets(places)).items()}
+    finally:
+        await consumer.stop()
+    starts = dict(ends)
+    for place, there in found.items():
         # a time past the end: None on Apache Kafka, timestamp -1 on Tansu
-        missing = there is None or there.timestamp is None or there.timestamp < 0
-        consumer.seek(place, ends[place] if missing else there.offset)
+        if there is not None and there.timestamp is not None and there.timestamp >= 0:
+            starts[place.topic, place.partition] = there.offset
+    return starts, ends
 
 
 class RankingsFollower:

@@ -245,7 +245,7 @@ class Worker:
         self._reached = side.committed
         self._spawn(lambda: follow_models(self._settings, on_bundle, side.on_rejected_bundle))
         partitions, origin = ids.partitions[FEATURE_CHANGES], origins_of(ids)[FEATURE_CHANGES]
-        self._spawn(lambda: follow_changes(self._settings, partitions, side, now_ms, origin))
+        self._spawn(lambda: follow_changes(self._settings, self._group, partitions, side, now_ms, origin))
         self._spawn(follower.run)
         self._spawn(side.run_loading)
         self._spawn(side.run_ranking)
