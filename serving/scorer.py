@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from feature_repo.views import EMBEDDING_DIM, MODALITIES, SLOTS
 from serving.errors import ScorerUnavailable
-from serving.inference import Tls, channel_to, enclose, output, question, readiness, stub_of, told
+from serving.inference import Question, Tls, channel_to, enclosed, output, pointed, readiness, stub_of, told
 from serving.preprocess import MediaLimits, portions, prepare_products, prepare_texts
 from serving.requests import (
     CONTRIBUTIONS,
@@ -162,31 +162,31 @@ class TritonScorer:
         shared: bool = False,
     ) -> Any:
         """The answer with the named outputs, with all of them by default: what nobody asks for is not computed."""
-        asked = question(model, "" if version is None else str(version), outputs)
+        question = Question(model, "" if version is None else str(version), tuple(outputs))
         try:
-            async with self._filled(asked, tensors, shared and self._is_shared):
+            async with self._filled(question, tensors, shared and self._is_shared) as asked:
                 return await self._connected().ModelInfer(asked, timeout=timeout_s)
         except _FAILURES as error:
             what = f"{model} {version or 'newest'} on triton at {self.address}"
             raise ScorerUnavailable(f"{what}: {told(error)}") from error
 
     @asynccontextmanager
-    async def _filled(self, asked: Any, tensors: Mapping[str, NDArray[Any]], shared: bool) -> AsyncIterator[None]:
-        """The server is told where the tensors lie, else their bytes."""
+    async def _filled(
+        self, question: Question, tensors: Mapping[str, NDArray[Any]], shared: bool
+    ) -> AsyncIterator[Any]:
+        """A request that tells the server where the tensors lie, else their bytes."""
         if shared:
             if self._shared is None:
                 self._shared = SharedMemory(self._connected(), self._score_timeout_s)
             try:
-                async with self._shared.lent(asked, tensors):
-                    yield
+                async with self._shared.lent(tensors) as (region, inputs):
+                    yield pointed(question, region, inputs)
                 return
             except NoSharedMemory as error:
                 log.warning("rows travel to triton at %s by gRPC, not in shared memory: %s", self.address, error)
                 self._is_shared = False
                 self._let_regions_go()
-        for name, tensor in tensors.items():
-            enclose(asked, name, tensor)
-        yield
+        yield enclosed(question, tensors)
 
     def _let_regions_go(self) -> None:
         shared, self._shared = self._shared, None

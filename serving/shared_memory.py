@@ -16,7 +16,7 @@ import grpc  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.inference import point, registration, told
+from serving.inference import Lying, registration, told
 
 log = logging.getLogger(__name__)
 
@@ -55,15 +55,15 @@ class _Region:
     def unlink(self) -> None:
         (PLACE / self.key).unlink(missing_ok=True)
 
-    def place(self, asked: Any, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Copy the tensors into the region, and tell the server of them."""
-        assert self.name is not None, "the server was told of the region"
-        offset = 0
+    def place(self, tensors: Mapping[str, NDArray[Any]]) -> tuple[Lying, ...]:
+        """Copy the tensors into the region; where they lie."""
+        offset, placed = 0, []
         for name, tensor in tensors.items():
             there = self._bytes[offset : offset + tensor.nbytes].view(tensor.dtype).reshape(tensor.shape)
             np.copyto(there, tensor)
-            point(asked, name, tensor, self.name, offset)
+            placed.append(Lying(name, tensor.dtype, tensor.shape, offset))
             offset += _aligned(tensor.nbytes)
+        return tuple(placed)
 
 
 class SharedMemory:
@@ -76,14 +76,15 @@ class SharedMemory:
         self._free: list[_Region] = []
 
     @asynccontextmanager
-    async def lent(self, asked: Any, tensors: Mapping[str, NDArray[Any]]) -> AsyncIterator[None]:
-        """A region for the inputs of one call, which is made inside. Raises NoSharedMemory, and what gRPC raises."""
+    async def lent(self, tensors: Mapping[str, NDArray[Any]]) -> AsyncIterator[tuple[str, tuple[Lying, ...]]]:
+        """A region for the inputs of one call, which is made inside; its name, and where the inputs lie.
+
+        Raises NoSharedMemory, and what gRPC raises.
+        """
         region = self._take(sum(_aligned(tensor.nbytes) for tensor in tensors.values()))
         try:
-            if region.name is None:
-                await self._register(region)
-            region.place(asked, tensors)
-            yield
+            name = region.name or await self._register(region)
+            yield name, region.place(tensors)
         except grpc.aio.AioRpcError as error:
             if error.code() != _SLOW:
                 region.name = None  # a server that began anew knows no regions
@@ -111,7 +112,7 @@ class SharedMemory:
         self._regions.append(region)
         return region
 
-    async def _register(self, region: _Region) -> None:
+    async def _register(self, region: _Region) -> str:
         # under a new name each time: the server may know the old one, and may not forget it while it is read
         name = f"{region.key}-{next(_numbers)}"
         try:
@@ -122,6 +123,7 @@ class SharedMemory:
                 raise
             raise NoSharedMemory(told(error)) from error
         region.name = name
+        return name
 
 
 def _aligned(size: int) -> int:

@@ -24,6 +24,14 @@ def width_of(candidates: int) -> int:
     return next((width for width in WIDTHS if width >= candidates), 1 << (candidates - 1).bit_length())
 
 
+def runs(values: NDArray[Any], width: int) -> NDArray[Any]:
+    """A view of an array by place: row p is the run of this width that begins at place p.
+
+    Rows that are taken from it or put into it are copied whole; places one by one take twice as long.
+    """
+    return np.ndarray((len(values) - width + 1, width), values.dtype, values, 0, (values.itemsize, values.itemsize))
+
+
 def grow(columns: object, allocate: Callable[[int], None], size: int) -> None:
     """Make the arrays of an object anew for `size` entries and copy what they held."""
     old = {name: values for name, values in vars(columns).items() if isinstance(values, np.ndarray)}

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.events import Bundle
-from serving.ranking import Doubles, degraded_scores, rounded
+from serving.ranking import Doubles, degraded_scores
 from streams.candidate_rows import DELISTED, SOLD_OUT
-from streams.ordering import Flags, orders, previous_ranks
-from streams.places import Numbers
+from streams.ordering import UNIT, Flags, in_units, orders, previous_ranks
+from streams.places import Numbers, runs
 from streams.result_sets import LiveSet, LiveSets
 from streams.standings import Standings, positions_of
 
@@ -22,16 +22,17 @@ _NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Live sets of one width W to be ordered, each once: numbers [G], places [G, W], why and since when [G]."""
+    """Live sets of one width W to be ordered, each once: numbers [G], first places [G], why and since when [G]."""
 
+    width: int
     numbers: Numbers
-    places: Numbers
+    firsts: Numbers
     causes: NDArray[np.object_]
     cause_times: Numbers
 
     def of(self, rows: Flags | slice) -> "Group":
         """Some of the sets."""
-        return Group(self.numbers[rows], self.places[rows], self.causes[rows], self.cause_times[rows])
+        return Group(self.width, self.numbers[rows], self.firsts[rows], self.causes[rows], self.cause_times[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +74,24 @@ class Reordering:
         """Order at most LISTS_AT_ONCE sets; None when everything stands already."""
         # 1. the order
         sets, places, standings = self._sets, self._sets.places, self._standings
-        numbers, (lists, width) = group.numbers, group.places.shape
-        slots = np.take(places.slots, group.places).astype(np.int64)
+        numbers, firsts, width = group.numbers, group.firsts, group.width
+        slots = runs(places.slots, width)[firsts].astype(np.int64)
         ranks = np.arange(width)
         counts = sets.counts[numbers].astype(np.int64)
         padding = None if (counts == width).all() else ranks >= counts[:, None]
         # what is asked of every candidate is one gather: a row of it is half a line of the processor's cache
         facts = np.ascontiguousarray(np.take(self._rows.facts, slots, axis=0).transpose(2, 0, 1))
         times, flags = facts[:-1], facts[-1]
-        scores = self._scores(group, slots, bundle)
+        units = self._units(group, slots, bundle)
         sold_out, left_out = None, padding
         if flags.any():
             sold_out, delisted = flags & SOLD_OUT > 0, flags & DELISTED > 0
             left_out = delisted if padding is None else delisted | padding
         if padding is not None:
-            scores[padding] = 0
-        ranked = orders(scores, sold_out, left_out)
-        cells = ranked + np.arange(0, lists * width, width)[:, None]
-        shown = np.take(scores, cells).astype(np.float32)
+            units[padding] = 0
+        ranked = orders(units, sold_out, left_out)
+        cells = ranked + np.arange(0, ranked.size, width)[:, None]
+        shown = (np.take(units, cells) / UNIT).astype(np.float32)
         kept = ranked.astype(np.int16)
         if left_out is not None:
             counts = width - left_out.sum(axis=1)
@@ -98,8 +99,9 @@ class Reordering:
             shown[beyond], kept[beyond] = 0, -1
         # 2. against what stands
         model, degraded = standings.model(model_version), sets.needs_model[numbers]
-        before = np.take(places.ranked, group.places)
-        moved = ((before != kept) | (np.take(places.shown, group.places) != shown)).any(axis=1)
+        ranked_before, shown_before = runs(places.ranked, width), runs(places.shown, width)
+        before = ranked_before[firsts]
+        moved = ((before != kept) | (shown_before[firsts] != shown)).any(axis=1)
         models = standings.models[numbers]
         moved |= (models != model) | (standings.degraded[numbers] != degraded) | standings.contested[numbers]
         earlier = previous_ranks(before, cells)
@@ -110,7 +112,7 @@ class Reordering:
         # 3. what stands from now on
         standings.models[numbers], standings.degraded[numbers] = model, degraded
         standings.contested[numbers] = False
-        places.ranked[group.places], places.shown[group.places] = kept, shown
+        ranked_before[firsts], shown_before[firsts] = kept, shown
         if not moved.any():
             return None
         some = slice(None) if moved.all() else moved
@@ -152,17 +154,19 @@ class Reordering:
         assert live is not None
         return live
 
-    def _scores(self, group: Group, slots: Numbers, bundle: Bundle) -> Doubles:
-        """Scores to order by [G, W]: the model's, or a stopgap from the last ones, or the retrieval's."""
-        places = self._sets.places
-        scores = rounded(np.take(places.logits, group.places))
+    def _units(self, group: Group, slots: Numbers, bundle: Bundle) -> Doubles:
+        """Scores to order by [G, W], in units of their last decimal: the model's, or a stopgap from the last ones, or
+        the retrieval's."""
+        places, width = self._sets.places, group.width
+        units = in_units(runs(places.logits, width)[group.firsts])
         stopgap = self._sets.needs_model[group.numbers]
         if stopgap.any():
-            there = group.places[stopgap]
-            last, price = scores[stopgap], self._rows.price[slots[stopgap]]
-            corrected = degraded_scores(last, price, places.price_scored[there], bundle.price_weight)
-            scores[stopgap] = np.where(np.isnan(corrected), rounded(places.retrieval[there]), corrected)
-        return scores
+            firsts, last, price = group.firsts[stopgap], units[stopgap] / UNIT, self._rows.price[slots[stopgap]]
+            price_scored = runs(places.price_scored, width)[firsts]
+            corrected = degraded_scores(last, price, price_scored, bundle.price_weight)
+            retrieval = runs(places.retrieval, width)[firsts]
+            units[stopgap] = in_units(np.where(np.isnan(corrected), retrieval, corrected))
+        return units
 
     def _adopt(
         self,

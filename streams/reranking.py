@@ -17,7 +17,7 @@ from serving.requests import ScoreRequest, Scores
 from streams.candidate_rows import CandidateRows, Effect
 from streams.dirty import Dirty
 from streams.ordering import Flags
-from streams.places import Numbers
+from streams.places import Numbers, runs
 from streams.records import Cause, Change
 from streams.reordering import LISTS_AT_ONCE, Group, Reordered, Reordering
 from streams.result_sets import LiveSet, LiveSets, digest_of
@@ -35,11 +35,11 @@ NO_SCORES = Scores(np.empty(0, np.float32))
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Sets of one width that were taken: numbers [G], their registrations, places [G, W], which of them are scored."""
+    """Sets of one width W that were taken: numbers [G], their registrations, first places, what is scored [G, W]."""
 
     numbers: Numbers
     serials: Numbers
-    places: Numbers
+    firsts: Numbers
     scored: Flags
 
 
@@ -47,11 +47,12 @@ class Part:
 class Work:
     """Dirty sets with the rows to score, and the request that holds those rows in this order.
 
-    `prices` are by row of the request, causes and their Kafka timestamps (ms) by set.
+    Places and prices are by row of the request, causes and their Kafka timestamps (ms) by set.
     """
 
     parts: tuple[Part, ...]
     request: ScoreRequest | None
+    places: Numbers
     prices: Numbers
     causes: NDArray[np.object_]
     cause_times: Numbers
@@ -240,30 +241,30 @@ class Reranker:
             of_width = numbers if of_one else numbers[widths == width]
             for first in range(0, len(of_width), LISTS_AT_ONCE):
                 some = of_width[first : first + LISTS_AT_ONCE]
-                places = sets.firsts[some][:, None] + np.arange(width)
-                yield Part(some, sets.serials[some], places, self._to_score(some, places, bundle))
+                yield Part(some, sets.serials[some], sets.firsts[some], self._to_score(some, width, bundle))
 
-    def _to_score(self, numbers: Numbers, places: Numbers, bundle: Bundle) -> Flags:
-        """Which of the sets' places [G, W] must be scored."""
+    def _to_score(self, numbers: Numbers, width: int, bundle: Bundle) -> Flags:
+        """Which candidates of sets of one width must be scored [G, W]."""
         sets = self.sets
-        touched = np.take(sets.places.touched, places)
+        touched = runs(sets.places.touched, width)[sets.firsts[numbers]]
         whole = self._dirty.whole[numbers] | sets.needs_model[numbers]
         if bundle.scope == "list":
             whole |= touched.any(axis=1)
         if whole.any():
-            touched[whole] = np.arange(touched.shape[1]) < sets.counts[numbers[whole]][:, None]
+            touched[whole] = np.arange(width) < sets.counts[numbers[whole]][:, None]
         return touched
 
     def _take(self, parts: tuple[Part, ...], bundle: Bundle) -> Work:
         sets = self.sets
         numbers = np.concatenate([part.numbers for part in parts])
-        scored = np.concatenate([part.places[part.scored] for part in parts])
+        scored = np.concatenate([_places(part) for part in parts])
         slots, owners = sets.places.slots[scored], sets.places.sets[scored]
         sets.places.touched[scored] = False
         causes, cause_times = self._dirty.take(numbers)
         return Work(
             parts,
             self._request(owners, scored, slots, bundle.click_rates) if len(scored) else None,
+            scored,
             self.rows.price[slots],
             causes,
             cause_times,
@@ -276,17 +277,18 @@ class Reranker:
         self, owners: NDArray[np.int32], places: Numbers, slots: NDArray[np.int32], click_rates: Sequence[float]
     ) -> ScoreRequest:
         """Rows in the order of `places`; those of a set lie together."""
-        begins = np.append(0, (owners[1:] != owners[:-1]).nonzero()[0] + 1)
-        numbers = owners[begins]
+        is_first = np.ones(len(owners), bool)
+        np.not_equal(owners[1:], owners[:-1], out=is_first[1:])
+        set_index = is_first.cumsum(dtype=np.int32) - 1
+        numbers = owners[is_first]
         user = np.zeros((len(numbers), USER_DIM), np.float32)
         numeric = self.rows.numeric[slots]
-        ends = np.append(begins[1:], len(owners))
         for row in self.sets.has_user[numbers].nonzero()[0].tolist():
             live = self.sets.by_number[numbers[row]]
             assert live is not None
             assert live.user_id is not None
             user[row] = self.users.vector(live.user_id, click_rates)
-            of_set = slice(begins[row], ends[row])
+            of_set = slice(*np.searchsorted(set_index, (row, row + 1)))
             numeric[of_set, FAMILIARITY] = self.users.familiarity(live.user_id, slots[of_set], click_rates)
         return ScoreRequest(
             query=self.sets.query_vectors[numbers],
@@ -295,7 +297,7 @@ class Reranker:
             mask=self.rows.mask[slots],
             numeric=numeric,
             retrieval=self.sets.places.retrieval[places],
-            set_index=np.repeat(np.arange(len(numbers), dtype=np.int32), ends - begins),
+            set_index=set_index,
         )
 
     # --- apply -----------------------------------------------------------------------------------------------------
@@ -310,10 +312,11 @@ class Reranker:
             members = slice(member, member := member + len(part.numbers))
             alive = self.sets.serials[part.numbers] == part.serials
             if scores is not None:
-                self._take_scores(part, alive, scores, rows, work.prices[rows], times.now)
+                self._take_scores(part, alive, scores, rows, work, times.now)
             else:
                 self.sets.needs_model[part.numbers[alive & part.scored.any(axis=1)]] = True
-            group = Group(part.numbers, part.places, work.causes[members], work.cause_times[members])
+            causes, cause_times = work.causes[members], work.cause_times[members]
+            group = Group(part.scored.shape[1], part.numbers, part.firsts, causes, cause_times)
             if not alive.all():
                 group = group.of(alive)
             if len(group.numbers):
@@ -322,14 +325,14 @@ class Reranker:
                     found.append(reordered)
         return found
 
-    def _take_scores(self, part: Part, alive: Flags, scores: Scores, rows: slice, prices: Numbers, now: int) -> None:
-        """Scores of the sets that still are what they were when they were taken."""
+    def _take_scores(self, part: Part, alive: Flags, scores: Scores, rows: slice, work: Work, now: int) -> None:
+        """Scores of the sets that still are what they were when they were taken; `rows` are the part's."""
         sets, numbers = self.sets, part.numbers
         taken = part.scored & alive[:, None]
         kept = taken[part.scored]
-        places = part.places[taken]
+        places = work.places[rows][kept]
         sets.places.logits[places] = scores.logit[rows][kept]
-        sets.places.price_scored[places] = prices[kept]
+        sets.places.price_scored[places] = work.prices[rows][kept]
         counts = taken.sum(axis=1)
         some = numbers[counts > 0]
         sets.needs_model[some] &= counts[counts > 0] < sets.counts[some]
@@ -344,6 +347,13 @@ class Reranker:
             if live.contributions is None:
                 live.contributions = np.zeros((int(sets.counts[live.number]), news.shape[1]), np.float32)
             live.contributions[np.flatnonzero(taken[row])] = news
+
+
+def _places(part: Part) -> Numbers:
+    """Of the candidates that are scored, set by set."""
+    rows, positions = part.scored.nonzero()
+    found: Numbers = part.firsts[rows] + positions
+    return found
 
 
 def version_name(bundle: Bundle) -> str:

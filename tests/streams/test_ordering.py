@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.ranking import order, rounded
-from streams.ordering import orders, previous_ranks
+from streams.ordering import UNIT, in_units, orders, previous_ranks
 
 logits = st.one_of(
     st.integers(-3, 3).map(float),
@@ -32,7 +32,7 @@ def matrices(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @given(matrices())
 def test_every_list_is_ordered_as_if_it_were_alone(matrix: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     scores, sold_out, left_out = matrix
-    ranked = orders(scores, sold_out, left_out)
+    ranked = orders(in_units(scores), sold_out, left_out)
     for row in range(len(scores)):
         alone = order(scores[row], np.where(sold_out[row], 0, 7))
         alone = alone[~left_out[row, alone]]
@@ -40,10 +40,17 @@ def test_every_list_is_ordered_as_if_it_were_alone(matrix: tuple[np.ndarray, np.
         assert sorted(ranked[row].tolist()) == list(range(scores.shape[1]))
 
 
+@given(matrices())
+def test_units_are_what_is_published(matrix: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    scores = matrix[0].astype(np.float32)
+    np.testing.assert_array_equal(in_units(scores) / UNIT, rounded(scores))
+
+
 def test_a_score_that_is_none_comes_where_it_comes_in_a_list_alone() -> None:
     scores = np.array([[1.0, np.nan, 3.0, -np.inf], [1.0, 2.0, 3.0, np.inf]])
     nobody = np.zeros(scores.shape, bool)
-    assert orders(scores, nobody, nobody).tolist() == [order(row, np.ones(4, np.int64)).tolist() for row in scores]
+    found = orders(in_units(scores), nobody, nobody)
+    assert found.tolist() == [order(row, np.ones(4, np.int64)).tolist() for row in scores]
 
 
 @pytest.mark.parametrize("width", [8, 1000, 20_000])
