@@ -108,10 +108,12 @@ def run(around: Surroundings) -> Finding:
 
 
 def _about(plan: Plan) -> tuple[str, ...]:
+    missing = () if QUIX.is_dir() else ("Quix Streams, the other peer, was not there: `make bench` installs it aside",)
     return (
         f"records a second of one worker process: validation, state of {plan.products:,} products, feature-changes, "
         "flushes; from the first record to the last, without its start; records fall on products by Zipf",
         "floor: bare aiokafka that unpacks; peer: a stock Faust agent that unpacks, or as the row says",
+        *missing,
     )
 
 
