@@ -68,7 +68,9 @@ class Wire:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
-        self._producer = None
+        if self._producer is not None:
+            self._producer.flush(ANSWER_S)
+            self._producer = None
 
     def send(self, topic: str, value: bytes, *, key: bytes | None = None, partition: int = -1) -> Sent:
         """Hand an event over; partition -1 is the client's choice."""

@@ -1,11 +1,21 @@
 """Which live sets must be looked at, since when, and why. Pure."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.places import Numbers, grow
 from streams.records import Cause
 from streams.result_sets import LiveSets
+
+
+class Since(NamedTuple):
+    """When a change came about: Kafka timestamp of the event behind it (ms UTC), and when this worker heard of it
+    (monotonic ms); 0 where there is none."""
+
+    kafka: int = 0
+    heard: int = 0
 
 
 class Dirty:
@@ -24,31 +34,31 @@ class Dirty:
     def _allocate(self, capacity: int) -> None:
         self._dirty = np.zeros(capacity, bool)
         self.whole = np.zeros(capacity, bool)
-        #: the row that made it dirty, None for a registration or a model; Kafka timestamp (ms) of the event behind it
+        #: the row that made it dirty, None for a registration or a model; and since when, i64[n, 2], as `Since`
         self.causes = np.full(capacity, None, object)
-        self.cause_times = np.zeros(capacity, np.int64)
+        self.cause_times = np.zeros((capacity, len(Since._fields)), np.int64)
 
     def __bool__(self) -> bool:
         return any(self._dirty[numbers].any() for numbers in self._queue)
 
-    def touch(self, numbers: Numbers, cause: Cause | None, kafka_time: int) -> None:
+    def touch(self, numbers: Numbers, cause: Cause | None, since: Since) -> None:
         """Look at these sets, each named once."""
         if len(self._sets.serials) > len(self._dirty):
             grow(self, self._allocate, len(self._sets.serials))
         fresh = numbers[~self._dirty[numbers]]
         if len(fresh):
             self._dirty[fresh] = True
-            self.causes[fresh], self.cause_times[fresh] = cause, kafka_time
+            self.causes[fresh], self.cause_times[fresh] = cause, since
             self._queue.append(fresh)
 
-    def touch_rows(self, places: Numbers, cause: Cause, kafka_time: int) -> None:
+    def touch_rows(self, places: Numbers, cause: Cause, since: Since) -> None:
         """Score these candidates, of one set each."""
         self._sets.places.touched[places] = True
-        self.touch(self._sets.places.sets[places].astype(np.int64), cause, kafka_time)
+        self.touch(self._sets.places.sets[places].astype(np.int64), cause, since)
 
-    def touch_whole(self, numbers: Numbers, cause: Cause | None, kafka_time: int) -> None:
+    def touch_whole(self, numbers: Numbers, cause: Cause | None, since: Since) -> None:
         """Score every candidate of these sets."""
-        self.touch(numbers, cause, kafka_time)
+        self.touch(numbers, cause, since)
         self.whole[numbers] = True
 
     def forget(self, number: int) -> None:

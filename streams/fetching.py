@@ -46,8 +46,8 @@ class OutOfRange(RuntimeError):
     """An offset that was to be read is not in the log."""
 
 
-#: which assignment something is of, and what came, or why nothing will
-Came = tuple[int, Sequence[Any] | BaseException]
+#: which assignment something is of, when it came (monotonic ms), and what, or why nothing will
+Came = tuple[int, int, Sequence[Any] | BaseException]
 
 
 class Fetching:
@@ -70,6 +70,8 @@ class Fetching:
         self._ends: tuple[int, Mapping[Place, int]] = (0, {})
         self._room = threading.Semaphore(HANDED_OVER)
         self._came: deque[Came] = deque()
+        #: when what `get` gave last had come to this process (monotonic ms), which may have been busy since
+        self.came_at = 0
         self._waiter: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
@@ -134,7 +136,7 @@ class Fetching:
             self._waiter.set_result(None)
 
     def _sorted(self, came: Came) -> dict[Place, list[Message]]:
-        told, records = came
+        told, self.came_at, records = came
         self._room.release()
         found: defaultdict[Place, list[Message]] = defaultdict(list)
         if told != self._wanted[0]:
@@ -175,7 +177,7 @@ class Fetching:
                         self._ends, looked = (told, _ends(consumer, positions)), monotonic()
             except Exception as error:
                 records = error
-            loop.call_soon_threadsafe(self._take, (told, records))
+            loop.call_soon_threadsafe(self._take, (told, int(monotonic() * 1000), records))
 
 
 def _ends(consumer: Consumer, places: Iterable[Place]) -> dict[Place, int]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from threading import Thread
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -54,6 +54,11 @@ _PARTITION = ("topic", "partition")
 LATENCY = Spec(
     "freshrank_freshness_seconds", ("stage", "view", "partition"), "from an event's Kafka timestamp to the stage"
 )
+RERANK = Spec(
+    "freshrank_rerank_seconds", ("view",), "from a changed row's coming to a worker to its rankings' going to Kafka"
+)
+#: what is measured as times, not as values
+HISTOGRAMS = (LATENCY, RERANK)
 MARKER = Spec("freshrank_marker_offset", _PARTITION, "offset below which everything is in the store")
 LAG = Spec("freshrank_lag_messages", _PARTITION, "messages of the log that are not below the marker yet")
 READ_TIME = Spec("freshrank_read_time_seconds", _PARTITION, "Kafka timestamp of the newest message that was read")
@@ -82,7 +87,7 @@ REPAIRS = Spec(
     "freshrank_repairs_total", ("view",), "values that differed from the store for more than a minute: must stay 0"
 )
 METRICS = (
-    LATENCY,
+    *HISTOGRAMS,
     MARKER,
     LAG,
     READ_TIME,
@@ -104,6 +109,7 @@ METRICS = (
 _OF_PARTITIONS = (MARKER, LAG, READ_TIME, HEARTBEAT)
 
 Labels = tuple[str, ...]
+Key = TypeVar("Key")
 
 
 # --- pure ----------------------------------------------------------------------------------------------------------
@@ -154,12 +160,13 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class RankingsSent:
-    """Rankings that were sent together: how many by (view, Kafka timestamp in ms) of the event that caused them; ages
-    (youngest, oldest) in ms by view of the last one."""
+    """Rankings that were sent together: how many by (view, Kafka timestamp in ms) of the event that caused them, and by
+    (view, monotonic ms) of its row's coming; ages (youngest, oldest) in ms by view of the last one."""
 
     count: int
     degraded: int
     causes: Mapping[tuple[str, int], int]
+    heard: Mapping[tuple[str, int], int]
     ages: Mapping[str, tuple[int, int]]
 
 
@@ -190,8 +197,9 @@ class Freshness(Collector):
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self._registry = registry or CollectorRegistry()
         self._latency: defaultdict[Labels, Histogram] = defaultdict(Histogram)
+        self._rerank: defaultdict[Labels, Histogram] = defaultdict(Histogram)
         self._values: dict[Spec, defaultdict[Labels, float]] = {
-            spec: defaultdict(float, {} if spec.labels else {(): 0.0}) for spec in METRICS if spec is not LATENCY
+            spec: defaultdict(float, {} if spec.labels else {(): 0.0}) for spec in METRICS if spec not in HISTOGRAMS
         }
         self._server: tuple[WSGIServer, Thread] | None = None
         self._registry.register(self)
@@ -246,6 +254,12 @@ class Freshness(Collector):
         for view, (youngest, oldest) in sent.ages.items():
             ages[view, "youngest"], ages[view, "oldest"] = youngest / 1000, oldest / 1000
 
+    def count_reranked(self, told: Iterable[RankingsSent], monotonic_ms: int) -> None:
+        """Rankings that Kafka's client has taken by now."""
+        for sent in told:
+            for (view, heard), count in sent.heard.items():
+                self._rerank[(view,)].observe(monotonic_ms - heard, count)
+
     def count_conflicts(self, view: str, rows: int) -> None:
         """Rows that another writer had changed."""
         self._values[CONFLICTS][(view,)] += rows
@@ -293,11 +307,12 @@ class Freshness(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """What prometheus_client asks for, from its own thread: copies come first."""
-        latency = HistogramMetricFamily(LATENCY.name, LATENCY.about, labels=LATENCY.labels)
-        for labels, histogram in list(self._latency.items()):
-            cumulated = accumulate(list(histogram.counts))
-            latency.add_metric(labels, list(zip(_BOUNDS, cumulated, strict=True)), histogram.sum_ms / 1000)
-        yield latency
+        for spec, histograms in zip(HISTOGRAMS, (self._latency, self._rerank), strict=True):
+            times = HistogramMetricFamily(spec.name, spec.about, labels=spec.labels)
+            for labels, histogram in list(histograms.items()):
+                cumulated = accumulate(list(histogram.counts))
+                times.add_metric(labels, list(zip(_BOUNDS, cumulated, strict=True)), histogram.sum_ms / 1000)
+            yield times
         for spec, values in self._values.items():
             family = CounterMetricFamily if spec.name.endswith("_total") else GaugeMetricFamily
             metric = family(spec.name, spec.about, labels=spec.labels)
@@ -347,6 +362,8 @@ class Snapshot:
     counters: Mapping[str, Mapping[Labels, float]]
     gauges: Mapping[str, Mapping[Labels, float]]
     unreachable: Mapping[str, str]
+    #: by view, from a changed row's coming to a worker to its rankings' going to Kafka
+    rerank: Mapping[str, Histogram] = field(default_factory=dict)
 
     def rows(self) -> list[FreshnessRow]:
         """By view and stage, in the order of the data."""
@@ -390,38 +407,61 @@ class Snapshot:
 
     def latency_of(self, stage: Stage) -> Histogram:
         """All views of a stage in one."""
-        merged = Histogram()
-        for (found, _), histogram in self.latency.items():
-            if found == stage:
-                merged.add(histogram)
-        return merged
+        return _merged(histogram for (found, _), histogram in self.latency.items() if found == stage)
+
+    def reranking(self) -> Histogram:
+        """All views in one."""
+        return _merged(self.rerank.values())
 
     def since(self, earlier: Snapshot) -> Snapshot:
         """What was measured after `earlier`; progress stays as it is now. Workers must not have restarted between."""
-        latency = {}
-        for key, histogram in self.latency.items():
-            latency[key] = Histogram(list(histogram.counts), histogram.sum_ms)
-            if key in earlier.latency:
-                latency[key].add(earlier.latency[key], -1)
         counters = {
             name: {key: value - earlier.counters.get(name, {}).get(key, 0.0) for key, value in found.items()}
             for name, found in self.counters.items()
         }
-        return replace(self, latency=latency, counters=counters)
+        return replace(
+            self,
+            latency=_since(self.latency, earlier.latency),
+            rerank=_since(self.rerank, earlier.rerank),
+            counters=counters,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For programs: rows, partitions, counters summed over their labels, rejections by reason."""
         rejected: defaultdict[str, int] = defaultdict(int)
         for (_, reason), value in self.counters.get(REJECTED.name, {}).items():
             rejected[reason] += int(value)
+        reranking = self.reranking()
         return {
             "taken_ms": self.taken_ms,
             "freshness": [asdict(row) for row in self.rows()],
+            "rerank": {
+                "rankings": reranking.count,
+                "p50_ms": reranking.quantile(0.5),
+                "p99_ms": reranking.quantile(0.99),
+            },
             "partitions": [asdict(row) for row in self.partitions()],
             "counters": {spec.name: self.total(spec) for spec in METRICS if spec.name.endswith("_total")},
             "rejected": dict(rejected),
             "unreachable": dict(self.unreachable),
         }
+
+
+def _merged(histograms: Iterable[Histogram]) -> Histogram:
+    merged = Histogram()
+    for histogram in histograms:
+        merged.add(histogram)
+    return merged
+
+
+def _since(now: Mapping[Key, Histogram], earlier: Mapping[Key, Histogram]) -> dict[Key, Histogram]:
+    """What came to the histograms after `earlier`."""
+    found = {}
+    for key, histogram in now.items():
+        found[key] = _merged([histogram])
+        if key in earlier:
+            found[key].add(earlier[key], -1)
+    return found
 
 
 _SLO_OF_TOPIC = {view.topic: view.slo_ms for view in VIEWS}
@@ -442,12 +482,15 @@ def scrape(addresses: Sequence[str], now_ms: int, timeout_s: float = 2.0) -> Sna
 def merge(texts: Iterable[str], now_ms: int, unreachable: Mapping[str, str] | None = None) -> Snapshot:
     """Expositions of several workers as one: histograms and counters add up, the furthest of two gauges counts."""
     latency: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
+    rerank: defaultdict[str, Histogram] = defaultdict(Histogram)
     counters: defaultdict[str, defaultdict[Labels, float]] = defaultdict(lambda: defaultdict(float))
     gauges: defaultdict[str, dict[Labels, float]] = defaultdict(dict)
     for text in texts:
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-        for key, histogram in _histograms(samples):
-            latency[key].add(histogram)
+        for (stage, view, _), histogram in _histograms(LATENCY, samples):
+            latency[stage, view].add(histogram)
+        for (view,), histogram in _histograms(RERANK, samples):
+            rerank[view].add(histogram)
         for sample in samples:
             spec = _BY_NAME.get(sample.name)
             if spec is None:
@@ -457,26 +500,26 @@ def merge(texts: Iterable[str], now_ms: int, unreachable: Mapping[str, str] | No
                 counters[spec.name][labels] += sample.value
             else:
                 gauges[spec.name][labels] = max(sample.value, gauges[spec.name].get(labels, sample.value))
-    return Snapshot(now_ms, dict(latency), counters, gauges, unreachable or {})
+    return Snapshot(now_ms, dict(latency), counters, gauges, unreachable or {}, dict(rerank))
 
 
-_BY_NAME = {spec.name: spec for spec in METRICS if spec is not LATENCY}
+_BY_NAME = {spec.name: spec for spec in METRICS if spec not in HISTOGRAMS}
 
 
-def _histograms(samples: Iterable[Sample]) -> Iterator[tuple[tuple[str, str], Histogram]]:
-    """(stage, view) and histogram of every partition: bucket counts come cumulated, in the order of the bounds."""
+def _histograms(spec: Spec, samples: Iterable[Sample]) -> Iterable[tuple[Labels, Histogram]]:
+    """Histograms of a metric by their labels: bucket counts come cumulated, in the order of the bounds."""
     found: defaultdict[Labels, Histogram] = defaultdict(Histogram)
     below: defaultdict[Labels, float] = defaultdict(float)
     for sample in samples:
-        if not sample.name.startswith(LATENCY.name):
+        if not sample.name.startswith(spec.name):
             continue
-        labels = tuple(sample.labels.get(name, "") for name in LATENCY.labels)
-        if sample.name == f"{LATENCY.name}_bucket":
+        labels = tuple(sample.labels.get(name, "") for name in spec.labels)
+        if sample.name == f"{spec.name}_bucket":
             found[labels].counts[_BUCKET_OF[float(sample.labels["le"])]] += int(sample.value - below[labels])
             below[labels] = sample.value
-        elif sample.name == f"{LATENCY.name}_sum":
+        elif sample.name == f"{spec.name}_sum":
             found[labels].sum_ms += sample.value * 1000
-    return (((stage, view), histogram) for (stage, view, _), histogram in found.items())
+    return found.items()
 
 
 _BUCKET_OF = {float(bound): bucket for bucket, bound in enumerate(_BOUNDS)}

@@ -112,7 +112,7 @@ def _numbers_alike(
     made["scores"] = reordered.scores[rows, :count]
     made["previous_ranks"] = reordered.previous_ranks[rows, :count]
     made["version"], made["scored_at"] = versions[rows], reordered.scored_at[rows]
-    made["published_at"], made["cause_kafka_time"] = published_at, reordered.cause_times[rows]
+    made["published_at"], made["cause_kafka_time"] = published_at, reordered.cause_times[rows, 0]
     made["degraded"] = np.where(reordered.degraded[rows], _TRUE, _FALSE)
     for place in _views(pattern):
         made[f"youngest_{place}"] = reordered.youngest[place, rows]

@@ -29,11 +29,13 @@ class Publishing:
         sender: Sender,
         freshness: Freshness,
         now_ms: Callable[[], int],
+        monotonic_ms: Callable[[], int],
         on_crash: Callable[[BaseException], None],
     ) -> None:
         self._sender = sender
         self._freshness = freshness
         self._now_ms = now_ms
+        self._monotonic_ms = monotonic_ms
         self._on_crash = on_crash
         self._queues: dict[int, list[Outbound]] = {}
         #: what freshness is told once all that waits was acknowledged
@@ -106,6 +108,7 @@ class Publishing:
                     await self._sender.send_many(RANKINGS, partition, queue, self._own[partition].add)
                     for partition, queue in queues.items()
                 ]
+                self._freshness.count_reranked(told, self._monotonic_ms())
                 self._follow(asyncio.gather(*acks), told)
             self._idle.set()
 
@@ -130,16 +133,19 @@ def _told(reordered: Reordered) -> RankingsSent:
     """What freshness counts of these sets; the ages are the last one's."""
     causes, times = reordered.causes.tolist(), reordered.cause_times.tolist()
     counts: dict[tuple[str, int], int] = {}
+    heard: dict[tuple[str, int], int] = {}
     # a change has one time, and is the cause of many sets that stand beside each other
     begin = 0
     for end in range(1, len(causes) + 1):
         if end == len(causes) or causes[end] is not causes[begin]:
-            if causes[begin] is not None and times[begin] > 0:
-                key = (causes[begin].view, times[begin])
-                counts[key] = counts.get(key, 0) + end - begin
+            if causes[begin] is not None:
+                for found, time in zip((counts, heard), times[begin], strict=True):
+                    if time > 0:
+                        key = (causes[begin].view, time)
+                        found[key] = found.get(key, 0) + end - begin
             begin = end
     youngest, oldest = reordered.youngest[:, -1].tolist(), reordered.oldest[:, -1].tolist()
     ages = {
         view.name: (youngest[place], oldest[place]) for place, view in enumerate(PRODUCT_VIEWS) if youngest[place] >= 0
     }
-    return RankingsSent(len(reordered), int(reordered.degraded.sum()), counts, ages)
+    return RankingsSent(len(reordered), int(reordered.degraded.sum()), counts, heard, ages)

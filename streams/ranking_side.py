@@ -18,6 +18,7 @@ from feature_repo.views import USER_BEHAVIOR, VIEW_BY_NAME
 from serving.errors import ScorerUnavailable
 from serving.requests import Scorer, Scores
 from streams.candidate_rows import PRODUCT_VIEWS
+from streams.dirty import Since
 from streams.emitting import Sender
 from streams.freshness import Freshness
 from streams.loading import StoredRows
@@ -82,7 +83,7 @@ class RankingSide:
         self._stored = StoredRows(doors.store, spaces, doors.monotonic_ms)
         self._freshness = freshness
         self._partitions = partitions
-        self._publishing = Publishing(doors.sender, freshness, doors.now_ms, doors.on_crash)
+        self._publishing = Publishing(doors.sender, freshness, doors.now_ms, doors.monotonic_ms, doors.on_crash)
         #: the highest epoch this process has used: the next one is above it, whatever has arrived by then
         self._newest_epoch = 0
         self.minute = Minute()
@@ -250,22 +251,22 @@ class RankingSide:
         self._expire()
         self._wake.set()
 
-    def on_rows(self, hashes: Hashes, rows: Sequence[bytes]) -> None:
+    def on_rows(self, hashes: Hashes, rows: Sequence[bytes], heard: int = 0) -> None:
         """Rows that changed, of one message or of some: remembered for a minute, decoded only if a live set depends on
-        them."""
+        them. `heard`: when they came to this process (monotonic ms), for what re-ranking takes."""
         for change in self.minute.add(self._doors.monotonic_ms(), hashes, rows):
-            self._apply(change)
+            self._apply(change, heard)
 
     def on_caught_up(self) -> None:
         """The last minutes of `feature-changes` were read: from now on the minute covers what a read cannot see."""
         self._caught_up = True
         self._to_load.set()
 
-    def _apply(self, change: Change) -> None:
+    def _apply(self, change: Change, heard: int = 0) -> None:
         if not self._reranker.depends_on(change):
             self.minute.unwatch([_hash(VIEW_BY_NAME[change.view].entity, change.entity)])
             return
-        self._reranker.apply_change(change, kafka_time_of(change.blob))
+        self._reranker.apply_change(change, Since(kafka_time_of(change.blob), heard))
         if self._reranker.users.unread:
             self._to_load.set()
         if self._reranker.is_dirty:
@@ -353,7 +354,7 @@ class RankingSide:
     async def _read(self, reranker: Reranker, wanted: Iterable[tuple[str, Iterable[str]]]) -> None:
         for view, entities in wanted:
             for entity, blob in await self._stored.read(view, entities):
-                reranker.apply_change(Change(view, entity, blob), 0)
+                reranker.apply_change(Change(view, entity, blob), Since())
 
     def repair_walk(self) -> RepairWalk:
         """The walk that compares the live sets with the store."""

@@ -74,7 +74,8 @@ async def follow_changes(
         while True:
             fetched = await fetching.get(LOOK_S)
             for messages in fetched.values():
-                _take_changes(side, [message.value or b"" for message in messages if is_from(message.headers, origin)])
+                values = [message.value or b"" for message in messages if is_from(message.headers, origin)]
+                _take_changes(side, values, fetching.came_at)
             if behind:
                 behind -= {place for place, messages in fetched.items() if messages[-1].offset + 1 >= ends[place]}
                 if not behind:
@@ -83,24 +84,24 @@ async def follow_changes(
         await fetching.stop()
 
 
-def _take_changes(side: RankingSide, values: Iterable[bytes]) -> None:
+def _take_changes(side: RankingSide, values: Iterable[bytes], heard: int) -> None:
     """The rows of all messages are tested at once; clocks come in their place among them."""
     hashes: list[Hashes] = []
     rows: list[bytes] = []
     for value in values:
         decoded = decode_changes(value)
         if isinstance(decoded, dict):
-            _take_rows(side, hashes, rows)
+            _take_rows(side, hashes, rows, heard)
             side.on_clock(decoded)
         else:
             hashes.append(decoded[0])
             rows += decoded[1]
-    _take_rows(side, hashes, rows)
+    _take_rows(side, hashes, rows, heard)
 
 
-def _take_rows(side: RankingSide, hashes: list[Hashes], rows: list[bytes]) -> None:
+def _take_rows(side: RankingSide, hashes: list[Hashes], rows: list[bytes], heard: int) -> None:
     if hashes:
-        side.on_rows(np.concatenate(hashes), rows.copy())
+        side.on_rows(np.concatenate(hashes), rows.copy(), heard)
         hashes.clear()
         rows.clear()
 

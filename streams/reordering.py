@@ -22,7 +22,8 @@ _NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Live sets of one width W to be ordered, each once: numbers [G], first places [G], why and since when [G]."""
+    """Live sets of one width W to be ordered, each once: numbers [G], first places [G], why [G] and, as `Since`, since
+    when i64[G, 2]."""
 
     width: int
     numbers: Numbers

@@ -15,7 +15,7 @@ from feature_repo.events import Bundle, ResultSet
 from feature_repo.views import FAMILIARITY, PRODUCT_CONTENT, USER_BEHAVIOR, USER_DIM
 from serving.requests import ScoreRequest, Scores
 from streams.candidate_rows import CandidateRows, Effect
-from streams.dirty import Dirty
+from streams.dirty import Dirty, Since
 from streams.ordering import Flags
 from streams.places import Numbers, runs
 from streams.records import Cause, Change
@@ -47,7 +47,7 @@ class Part:
 class Work:
     """Dirty sets with the rows to score, and the request that holds those rows in this order.
 
-    Places and prices are by row of the request, causes and their Kafka timestamps (ms) by set.
+    Places and prices are by row of the request, causes and their times i64[G, 2] (`Since`) by set.
     """
 
     parts: tuple[Part, ...]
@@ -136,10 +136,10 @@ class Reranker:
 
     # --- touch -----------------------------------------------------------------------------------------------------
 
-    def apply_change(self, change: Change, kafka_time: int) -> None:
+    def apply_change(self, change: Change, since: Since) -> None:
         """A row of a product or a user that some set depends on."""
         if change.view == USER_BEHAVIOR.name:
-            self._apply_user(change, kafka_time)
+            self._apply_user(change, since)
             return
         slot = self.rows.slots.get(change.entity)
         if slot is None:
@@ -150,22 +150,22 @@ class Reranker:
         cause = self._cause(change, slot)
         places = self.sets.holding(slot)
         if effect is Effect.SCORE:
-            self._dirty.touch_rows(places, cause, kafka_time)
+            self._dirty.touch_rows(places, cause, since)
         else:
-            self._dirty.touch(self.sets.places.sets[places].astype(np.int64), cause, kafka_time)
+            self._dirty.touch(self.sets.places.sets[places].astype(np.int64), cause, since)
         if change.view == PRODUCT_CONTENT.name and effect is Effect.SCORE:
             for user_id in self.users.watching(slot):
-                self._touch_user(user_id, cause, kafka_time)
+                self._touch_user(user_id, cause, since)
 
-    def _apply_user(self, change: Change, kafka_time: int) -> None:
+    def _apply_user(self, change: Change, since: Since) -> None:
         if self.users.put(change.entity, change.blob):
             row = self.users.row(change.entity)
             cause = Cause(change.view, change.entity, row.version, row.event_time)
-            self._touch_user(change.entity, cause, kafka_time)
+            self._touch_user(change.entity, cause, since)
 
-    def _touch_user(self, user_id: str, cause: Cause, kafka_time: int) -> None:
+    def _touch_user(self, user_id: str, cause: Cause, since: Since) -> None:
         self.users.forget_vector(user_id)
-        self._dirty.touch_whole(self.sets.of_user(user_id), cause, kafka_time)
+        self._dirty.touch_whole(self.sets.of_user(user_id), cause, since)
 
     def _cause(self, change: Change, slot: int) -> Cause:
         rows = self.rows
@@ -179,22 +179,22 @@ class Reranker:
         self.standings.contest(result_set_id, theirs)
         live = self.sets.by_id.get(result_set_id)
         if live is not None:
-            self._dirty.touch(np.array([live.number]), None, 0)
+            self._dirty.touch(np.array([live.number]), None, Since())
 
     def touch_whole(self, live: LiveSet) -> None:
         """Score every row of the set anew."""
-        self._dirty.touch_whole(np.array([live.number]), None, 0)
+        self._dirty.touch_whole(np.array([live.number]), None, Since())
 
     def touch_all(self) -> None:
         """Score every set whole: another model is in force, or the model is back."""
         numbers = self.sets.numbers
         self.sets.needs_model[numbers] = True
-        self._dirty.touch_whole(numbers, None, 0)
+        self._dirty.touch_whole(numbers, None, Since())
 
     def touch_stopgaps(self) -> None:
         """Score the sets whose newest scores are missing or a stopgap."""
         numbers = self.sets.numbers
-        self._dirty.touch_whole(numbers[self.sets.needs_model[numbers]], None, 0)
+        self._dirty.touch_whole(numbers[self.sets.needs_model[numbers]], None, Since())
 
     # --- take ------------------------------------------------------------------------------------------------------
 

@@ -146,7 +146,7 @@ def test_latencies_by_stage_and_view() -> None:
     written("product_catalog", 3, [NOW - 10, NOW - 20])
     sent = worker.on_change_sent(lambda: NOW)
     sent("product_behavior", NOW - 5)
-    worker.count_rankings(RankingsSent(3, 0, {("product_catalog", NOW - 8): 2}, {}), NOW)
+    worker.count_rankings(RankingsSent(3, 0, {("product_catalog", NOW - 8): 2}, {}, {}), NOW)
     rows = {(row.view, row.stage): row for row in snapshot(registry).rows()}
     assert set(rows) == {("product_catalog", "row"), ("product_catalog", "ranking"), ("product_behavior", "change")}
     row = rows["product_catalog", "row"]
@@ -160,11 +160,30 @@ def test_latencies_by_stage_and_view() -> None:
     assert (found.total(ROWS_WRITTEN), found.total(ROWS_EMITTED)) == (4, 1)
 
 
+def test_re_ranking_is_measured_from_the_rows_coming() -> None:
+    (one, its_registry), (two, other_registry) = measured(), measured()
+    one.count_reranked([RankingsSent(3, 0, {}, {("product_catalog", 5_000): 3}, {})], 5_008)
+    earlier = snapshot(its_registry, other_registry)
+    one.count_reranked([RankingsSent(1, 0, {}, {("product_behavior", 5_000): 1}, {})], 5_040)
+    two.count_reranked([RankingsSent(1, 0, {}, {("product_catalog", 5_000): 1}, {})], 5_001)
+    found = snapshot(its_registry, other_registry)
+    assert {view: histogram.count for view, histogram in found.rerank.items()} == {
+        "product_catalog": 4,
+        "product_behavior": 1,
+    }
+    assert found.reranking().sum_ms == pytest.approx(3 * 8 + 40 + 1)
+    since = found.since(earlier).reranking()
+    assert since.count == 2
+    assert since.sum_ms == pytest.approx(41)
+    assert found.to_json()["rerank"]["rankings"] == 5
+    assert found.latency == {}
+
+
 def test_what_no_event_caused_has_no_latency() -> None:
     worker, registry = measured()
     worker.on_rows_written(lambda: NOW)("product_behavior", 0, [0])
     worker.on_change_sent(lambda: NOW)("product_behavior", 0)
-    worker.count_rankings(RankingsSent(1, 0, {}, {}), NOW)
+    worker.count_rankings(RankingsSent(1, 0, {}, {}, {}), NOW)
     found = snapshot(registry)
     assert sum(histogram.count for histogram in found.latency.values()) == 0
     assert (found.total(ROWS_WRITTEN), found.total(ROWS_EMITTED), found.total(RANKINGS_OUT)) == (1, 1, 1)
@@ -176,7 +195,7 @@ def test_everything_is_counted() -> None:
     worker.count_in("catalog", Decoded(rejected=rejected, unknown_fields=4, count=10))
     worker.count_in("behavior", Decoded(count=5))
     worker.count_scored(3, 100)
-    worker.count_rankings(RankingsSent(5, 2, {}, {"product_catalog": (250, 90_000)}), NOW)
+    worker.count_rankings(RankingsSent(5, 2, {}, {}, {"product_catalog": (250, 90_000)}), NOW)
     worker.count_conflicts("product_catalog", 2)
     worker.count_repairs("product_catalog", 1)
     worker.count_rewind()

@@ -78,5 +78,8 @@ def _print(console: "Console", snapshot: "Snapshot", as_json: bool) -> None:
     told = snapshot.to_json()
     counts = {name.removeprefix("freshrank_").removesuffix("_total"): count for name, count in told["counters"].items()}
     console.print(", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items()))
+    if (rerank := told["rerank"])["rankings"]:
+        took = f"p50 {rerank['p50_ms']:.1f} ms, p99 {rerank['p99_ms']:.1f} ms"
+        console.print(f"re-ranking, from a changed row's coming to its rankings' going to Kafka: {took}")
     for address, why in snapshot.unreachable.items():
         console.print(f"[yellow]{address} does not answer: {why}[/]")

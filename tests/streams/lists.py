@@ -23,6 +23,7 @@ from feature_repo.views import (
     input_hash,
 )
 from serving.requests import Scores
+from streams.dirty import Since
 from streams.packing import pack_rankings
 from streams.records import Change, Ranking, decode_ranking, encode_record
 from streams.reordering import Reordered
@@ -144,7 +145,7 @@ class Lists:
 
     def change(self, *changes: Change) -> None:
         for change in changes:
-            self.reranker.apply_change(change, HOUR + 1)
+            self.reranker.apply_change(change, Since(HOUR + 1))
 
     def price(self, product: str, price: int, **fields: Any) -> None:
         self.offset += 1

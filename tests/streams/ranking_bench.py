@@ -9,12 +9,13 @@ from typing import Any
 
 import msgpack
 import numpy as np
+from prometheus_client import CollectorRegistry, generate_latest
 
 from feature_repo.row import pack_stamps, unpack_row
 from feature_repo.row_store import Marker, RowWrite, Space, pack_stored
 from feature_repo.views import PRODUCT_CONTENT, VIEW_BY_NAME, VIEWS
 from streams.fetching import Message
-from streams.freshness import Freshness
+from streams.freshness import Freshness, Snapshot, merge
 from streams.owning import Bounds
 from streams.ranking_side import Doors, RankingSide
 from streams.records import (
@@ -58,12 +59,13 @@ class RankingBench:
         default_factory=lambda: {name: space for name, space in SPACES.items() if name != PRODUCT_CONTENT.name}
     )
     side: RankingSide = field(init=False)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def __post_init__(self) -> None:
         store = FakeRowStore(self.redis)
         doors = Doors(store, self.scorer, self.sender, lambda: HOUR, loop_ms, self.crashes.append, self.rereads.append)
         counts = {"behavior": CLOCKS, RESULT_SETS: self.partitions}
-        self.side = RankingSide(Settings(), doors, self.spaces, Freshness(), counts)
+        self.side = RankingSide(Settings(), doors, self.spaces, Freshness(self.registry), counts)
         for work in (
             self.side.run_loading(),
             self.side.run_ranking(),
@@ -131,13 +133,17 @@ class RankingBench:
         self.arrive(*changes)
         await settle(200)
 
+    def measured(self) -> Snapshot:
+        """What the worker says of itself."""
+        return merge([generate_latest(self.registry).decode()], HOUR)
+
     def arrive(self, *changes: Change) -> None:
         kinds = [VIEW_BY_NAME[change.view].entity for change in changes]
         hashes = [
             int.from_bytes(entity_hash(kind, change.entity), "little")
             for kind, change in zip(kinds, changes, strict=True)
         ]
-        self.side.on_rows(np.array(hashes, np.uint64), [_packed(change) for change in changes])
+        self.side.on_rows(np.array(hashes, np.uint64), [_packed(change) for change in changes], loop_ms())
 
     async def store(self, *changes: Change) -> None:
         """Rows in Redis, put there without a word on `feature-changes`."""

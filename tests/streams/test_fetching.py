@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
+from time import monotonic
 
 import pytest
 import pytest_asyncio
@@ -67,6 +68,7 @@ async def test_records_come_whole_and_in_order(sender: KafkaSender, fetching: Fe
         (b"gone", None, []),
     ]
     assert found[topic, 1][0].kafka_time > 1_700_000_000_000
+    assert 0 <= monotonic() * 1000 - fetching.came_at < TIMEOUT_S * 1000
 
 
 @pytest.mark.parts
@@ -136,8 +138,8 @@ async def test_a_failure_of_partitions_that_were_given_away_is_passed_over() -> 
     fetching = Fetching(Settings(), "fetching")
     fetching.assign({("t", 0): 50})
     told = fetching._wanted[0]
-    fetching._take((told, OutOfRange("t[0]")))
-    fetching._take((told, OutOfRange("t[0]")))
+    fetching._take((told, 0, OutOfRange("t[0]")))
+    fetching._take((told, 0, OutOfRange("t[0]")))
     with pytest.raises(OutOfRange):
         await fetching.get(1)
     fetching.assign({("t", 1): 0})

@@ -11,6 +11,7 @@ import pytest
 
 from serving.requests import ScoreRequest, Scores
 from streams import reranking
+from streams.dirty import Since
 from streams.emitting import OnWritten, Outbound
 from streams.records import Cause, Ranking, decode_ranking, encode_record
 from streams.reranking import Reranker
@@ -235,4 +236,4 @@ def test_a_set_keeps_the_first_cause_until_it_is_taken() -> None:
     lists.price("a", 7, time=HOUR + 3)
     lists.apply(work)
     assert lists.take().causes.tolist() == [Cause("product_catalog", "a", 4, HOUR + 3)]
-    assert np.array_equal(work.cause_times, [HOUR + 1])
+    assert np.array_equal(work.cause_times, [Since(HOUR + 1)])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.dirty import Since
 from streams.packed_ids import PackedIds
 from streams.packing import pack_rankings
 from streams.records import Cause, Ranking, decode_ranking
@@ -83,7 +84,7 @@ def reordered(rankings: Sequence[Ranking], width: int = 6) -> Reordered:
         model_version="default/7",
         degraded=np.array([one.degraded for one in rankings]),
         causes=kinds,
-        cause_times=np.array([one.cause_kafka_time for one in rankings]),
+        cause_times=np.array([Since(one.cause_kafka_time) for one in rankings]),
         scored_at=np.array([one.scored_at for one in rankings]),
         youngest=column(0),
         oldest=column(1),

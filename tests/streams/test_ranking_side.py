@@ -106,6 +106,16 @@ async def test_a_row_in_the_store_that_is_newer_than_the_minute_wins(ready: Rank
     assert ready.published() == [("s", ("a", "b"))]
 
 
+async def test_what_re_ranking_takes_is_measured_from_the_rows_coming(ready: RankingBench) -> None:
+    """Of each ranking that a row brought about; a registration is none."""
+    await asyncio.sleep(1)
+    await ready.register("s", ["a", "b"])
+    await ready.register("t", ["a", "c"])
+    assert ready.measured().rerank == {}
+    await ready.emit(catalog_row("a", 1, price=3000))
+    assert {view: found.count for view, found in ready.measured().rerank.items()} == {"product_catalog": 2}
+
+
 async def test_a_read_that_took_too_long_for_the_minute_is_repeated(ready: RankingBench) -> None:
     await ready.store(catalog_row("a", 0, price=1000))
     ready.redis.calls.clear()

@@ -6,6 +6,7 @@ import pytest
 from feature_repo.events import ResultSet
 from feature_repo.row import pack_row
 from feature_repo.views import PRODUCT_CATALOG
+from streams.dirty import Since
 from streams.minute import KEEP_MS
 from streams.records import Change
 from streams.repairing import RepairWalk, Suspects
@@ -45,7 +46,7 @@ class World:
         return None if self.is_away else [self.store.get((view, entity)) for entity in entities]
 
     def take(self, change: Change) -> None:
-        self.reranker.apply_change(change, 0)
+        self.reranker.apply_change(change, Since())
 
     def walk(self) -> RepairWalk:
         return RepairWalk(
