@@ -25,15 +25,16 @@ ORIGINS = {CONTENT: (CATALOG,), USER_BEHAVIOR: (BEHAVIOR,), FEATURE_CHANGES: (CA
 
 async def watch_topics(settings: Settings, began_with: topics.TopicIds) -> None:
     """Look now and then, for ever. Raises LogChanged once the log is no longer the one that the worker began with."""
-    while True:
-        await asyncio.sleep(WATCH_S)
-        try:
-            found = await asyncio.to_thread(topics.check, settings)
-        except topics.BrokerAway:
-            continue  # brokers come back; consumers wait for them, too
-        changed = describe_change(began_with, found)
-        if changed:
-            raise LogChanged(f"{changed}: starting anew with the log as it now is")
+    with topics.Checks(settings) as checks:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                found = await asyncio.to_thread(checks.check)
+            except topics.BrokerAway:
+                continue  # brokers come back; consumers wait for them, too
+            changed = describe_change(began_with, found)
+            if changed:
+                raise LogChanged(f"{changed}: starting anew with the log as it now is")
 
 
 async def check_origins(store: RowStore, ids: topics.TopicIds) -> None:

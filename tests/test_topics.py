@@ -11,7 +11,7 @@ from streams.local.process import wait_until
 from streams.local.tansu import TansuBroker
 from streams.records import BEHAVIOR, CATALOG, CONTENT, DEAD_LETTER, FEATURE_CHANGES, MODELS, RANKINGS, RESULT_SETS
 from streams.settings import Limits, Settings
-from streams.topics import BrokerAway, Topic, TopicsDiffer, _is_enough, check, create, max_bytes, topics
+from streams.topics import BrokerAway, Checks, Topic, TopicsDiffer, _is_enough, check, create, max_bytes, topics
 from tests.parts import kafka_home, running
 
 #: a broker takes a moment to hear of a changed setting
@@ -125,6 +125,25 @@ def test_topics_on_tansu(empty_tansu: Settings) -> None:
     remake(empty_tansu, CATALOG, {})
     after = check(empty_tansu).topics
     assert {name for name in NAMES if before[name] != after[name]} == {CATALOG}
+
+
+@pytest.mark.parts
+def test_checks_go_on_by_one_connection_until_it_breaks(tmp_path: Path) -> None:
+    with running(TansuBroker(tmp_path)) as broker:
+        settings = Settings(kafka=broker.address, kafka_kind="tansu")
+        create(settings)
+        with Checks(settings) as checks:
+            before = checks.check()
+            assert checks.check() == before
+            broker.kill()
+            with pytest.raises(BrokerAway):
+                checks.check()
+            with pytest.raises(BrokerAway, match=r"^no Kafka broker answers"):
+                checks.check()
+            broker.start()
+            broker.ready(30.0)
+            create(settings)  # what tansu had went with it
+            assert checks.check() == check(settings) != before
 
 
 @pytest.mark.parts
