@@ -31,9 +31,9 @@ from benchmarks.world import World, now_ms
 from feature_repo.events import Product
 from feature_repo.row import HEADER
 from streams.client import Connection, Publisher, RankingsReader, Registrar
-from streams.freshness import Histogram, Snapshot
 from streams.local.engine import LocalEngine
 from streams.local.part import PartFailed
+from streams.metrics import Histogram
 from streams.records import (
     CATALOG,
     FEATURE_CHANGES,
@@ -45,6 +45,7 @@ from streams.records import (
     partition_for,
 )
 from streams.settings import Settings
+from streams.snapshots import Snapshot
 
 FLOOR_TOPICS = ("bench-hop-1", "bench-hop-2", "bench-hop-3")
 PEER_TOPICS = ("bench-textbook-prices", "bench-textbook-rankings")

@@ -29,12 +29,12 @@ from feature_repo.row_store import Marker
 from feature_repo.views import PRODUCT_CATALOG
 from streams import topics
 from streams.client import Connection, Publisher
-from streams.freshness import scrape
 from streams.local.part import PartFailed
 from streams.local.ports import HeldPort
 from streams.local.process import Process
 from streams.local.supervisor import Supervisor
 from streams.records import CATALOG, FEATURE_CHANGES, RESULT_SETS
+from streams.snapshots import scrape
 from streams.workers import space_of
 
 #: changed rows a second for each ranking process: with 40 sets a row more than one can publish

@@ -52,7 +52,9 @@ Read in the order of the data:
     models.py          the first bundle of a cluster, and another one into force
     filling.py         the rows of a new encoder, before it is in force
     settings.py        every setting, from the environment
-    freshness.py       latencies, progress and counts; exposed and merged                      (clock passed in)
+    metrics.py         what is measured, and times as histograms                               (pure)
+    freshness.py       latencies, progress and counts of one process, exposed                  (clock passed in)
+    snapshots.py       what all workers measured at one moment: read, merged, judged
 
     client.py          for users: publish, register result sets, read rankings
     progress.py        for users: wait until what was published is known

@@ -23,9 +23,9 @@ from serving.datasets import online_retail, shirts
 from serving.datasets.online_retail import History
 from serving.datasets.shirts import Shirt, Story
 from serving.retrieval import TextIndex, queries
-from streams import freshness
+from streams import snapshots
 from streams.client import ClosedSet, Connection, FreshRanking, Publisher, RankingsReader, Registrar
-from streams.freshness import RANKINGS_OUT, RECORDS_IN, ROWS_RESCORE, ROWS_SCORED, ROWS_WRITTEN
+from streams.metrics import RANKINGS_OUT, RECORDS_IN, ROWS_RESCORE, ROWS_SCORED, ROWS_WRITTEN
 from streams.replay import Replayer, Sink, Speed
 from streams.settings import Settings
 from streams.show import Features, Report, Snapshot, figures_table, list_table, progress, spoken_version
@@ -73,7 +73,7 @@ class VerifyReport(Protocol):
 class Hooks:
     """What only the stack knows. `features` gives the rows in force: product_id -> feature name -> number."""
 
-    measured: Callable[[], freshness.Snapshot]
+    measured: Callable[[], snapshots.Snapshot]
     verify: Callable[[], VerifyReport]
     features: Callable[[Sequence[str]], Mapping[str, Features]]
 
@@ -359,7 +359,7 @@ def moved(first: Mapping[str, FreshRanking], last: Mapping[str, FreshRanking]) -
 
 def summarize(
     course: Course,
-    measured: freshness.Snapshot,
+    measured: snapshots.Snapshot,
     price_latencies: Sequence[int],
     sets_moved: int,
     verdict: VerifyReport,

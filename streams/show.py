@@ -18,8 +18,8 @@ from serving.explaining import Movement, Passing, most
 from serving.model.suites.rows import COLUMNS, Finding
 from serving.requests import CONTRIBUTIONS
 from streams.client import ClosedSet, FreshRanking, RankedItem
-from streams.freshness import FreshnessRow, PartitionRow
 from streams.records import EPOCH_BITS
+from streams.snapshots import FreshnessRow, PartitionRow
 from streams.topics import Topic
 
 #: one product's numbers in force by feature name; price in minor units

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from feature_repo.events import Behavior, Product, ResultSet
 from feature_repo.views import DAY_MS, PRODUCT_CATALOG
-from streams import demo, freshness
+from streams import demo, snapshots
 from streams.client import ClosedSet, FreshRanking, RankedItem
 from streams.demo import SHIRT_SET, DemoError, DemoOptions, Doors, Hooks, Scene, perform, prepare
-from streams.freshness import (
+from streams.metrics import (
     LAG,
     MARKER,
     RANKINGS_OUT,
@@ -97,7 +97,7 @@ class Engine:
         )
 
 
-def measured(count: int, latencies_ms: Sequence[int]) -> freshness.Snapshot:
+def measured(count: int, latencies_ms: Sequence[int]) -> snapshots.Snapshot:
     """What workers tell that have counted so far and taken so long."""
     histogram = Histogram()
     for latency_ms in latencies_ms:
@@ -110,7 +110,7 @@ def measured(count: int, latencies_ms: Sequence[int]) -> freshness.Snapshot:
         READ_TIME.name: {(BEHAVIOR, "0"): 0.0},
     }
     gauges[MARKER.name] = {(BEHAVIOR, "0"): 5.0}
-    return freshness.Snapshot(0, {("ranking", PRODUCT_CATALOG.name): histogram}, counters, gauges, {})
+    return snapshots.Snapshot(0, {("ranking", PRODUCT_CATALOG.name): histogram}, counters, gauges, {})
 
 
 def hooks(verdict: Verdict | None = None) -> Hooks:

@@ -15,7 +15,8 @@ from prometheus_client import generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 from feature_repo.views import VIEWS
-from streams.freshness import (
+from streams.freshness import Freshness, RankingsSent
+from streams.metrics import (
     BOUNDS_MS,
     CONFLICTS,
     DEGRADED,
@@ -30,15 +31,9 @@ from streams.freshness import (
     ROWS_SCORED,
     ROWS_WRITTEN,
     UNKNOWN_FIELDS,
-    Freshness,
     Histogram,
-    RankingsSent,
-    Snapshot,
-    is_late,
-    merge,
-    partition_state,
-    scrape,
 )
+from streams.snapshots import Snapshot, is_late, merge, partition_state, scrape
 from streams.validation import Decoded, Rejected
 
 NOW = 1_700_000_000_000
@@ -270,7 +265,9 @@ def test_scraping_names_those_that_do_not_answer() -> None:
 
 
 MEASURE = """
-from streams.freshness import REWINDS, Freshness, scrape
+from streams.freshness import Freshness
+from streams.metrics import REWINDS
+from streams.snapshots import scrape
 worker = Freshness()
 worker.count_rewind()
 print(scrape([worker.serve()], 0).total(REWINDS))

@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from streams.freshness import Snapshot
+    from streams.snapshots import Snapshot
 
 EVERY_S = 2.0
 
@@ -58,7 +58,7 @@ def command(metrics: tuple[str, ...], follow: bool, as_json: bool) -> None:
 
 def _asked(addresses: Sequence[str]) -> "Snapshot":
     from streams.cli import Problem
-    from streams.freshness import scrape
+    from streams.snapshots import scrape
 
     snapshot = scrape(addresses, time.time_ns() // 1_000_000)
     if len(snapshot.unreachable) == len(addresses):

@@ -17,7 +17,6 @@ from typing import Self
 from serving.model.bundle import REPOSITORY, default_bundle
 from serving.requests import MODELS as SERVED
 from streams import models, topics
-from streams.freshness import Snapshot, scrape
 from streams.local.part import Part, PartFailed
 from streams.local.ports import HeldPort
 from streams.local.running import Announcement, RunningEngine
@@ -25,6 +24,7 @@ from streams.local.stack import LocalStack
 from streams.local.supervisor import Supervisor
 from streams.records import BEHAVIOR, CATALOG, CONTENT, RESULT_SETS, USER_BEHAVIOR
 from streams.settings import Settings
+from streams.snapshots import Snapshot, scrape
 
 READY_TIMEOUT_S = 60.0
 #: topics whose partitions each role owns

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from serving.settings import ServingSettings
-from streams.freshness import METRICS
+from streams.metrics import METRICS
 from streams.settings import Settings
 
 ROOT = Path(__file__).parents[2]

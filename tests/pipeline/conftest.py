@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from feature_repo.views import DAY_MS
-from streams.freshness import REPAIRS
 from streams.local.engine import LocalEngine
+from streams.metrics import REPAIRS
 from tests.parts import kafka_home
 from tests.pipeline.shop import START_MS, Shop
 

@@ -10,9 +10,9 @@ from kafka.admin import KafkaAdminClient
 
 from feature_repo.views import DAY_MS
 from streams import topics
-from streams.freshness import REPAIRS
 from streams.local.engine import LocalEngine
 from streams.local.process import wait_until
+from streams.metrics import REPAIRS
 from streams.oracle import verify
 from streams.records import BEHAVIOR, CATALOG, CONTENT, FEATURE_CHANGES, USER_BEHAVIOR
 from streams.settings import Settings

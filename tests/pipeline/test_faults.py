@@ -7,9 +7,9 @@ import pytest
 
 from feature_repo.events import Behavior, Product
 from streams.client import Connection, RankingsReader
-from streams.freshness import HEARTBEAT
 from streams.local.engine import LocalEngine
 from streams.local.process import wait_until
+from streams.metrics import HEARTBEAT
 from tests.parts import kafka_home
 from tests.pipeline.conftest import Verify
 from tests.pipeline.shop import Shop

@@ -15,9 +15,9 @@ from feature_repo.row_store import RowStore, Space
 from feature_repo.views import HOUR_MS, MINUTE_MS, PRODUCT_BEHAVIOR
 from streams import topics
 from streams.emitting import Outbound
-from streams.freshness import RANKINGS_OUT
 from streams.local.engine import LocalEngine
 from streams.local.process import wait_until
+from streams.metrics import RANKINGS_OUT
 from streams.producing import KafkaSender
 from streams.records import BEHAVIOR, CATALOG, encode_record, partition_for, record_key
 from streams.settings import Settings

@@ -15,7 +15,7 @@ from feature_repo.row import pack_stamps, unpack_row
 from feature_repo.row_store import Marker, RowWrite, Space, pack_stored
 from feature_repo.views import PRODUCT_CONTENT, VIEW_BY_NAME, VIEWS
 from streams.fetching import Message
-from streams.freshness import Freshness, Snapshot, merge
+from streams.freshness import Freshness
 from streams.owning import Bounds
 from streams.ranking_side import Doors, RankingSide
 from streams.records import (
@@ -30,6 +30,7 @@ from streams.records import (
     entity_hash,
 )
 from streams.settings import Settings
+from streams.snapshots import Snapshot, merge
 from streams.tables import Published
 from streams.transport import Batch
 from tests.streams.bench import HOUR
