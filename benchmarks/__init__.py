@@ -6,6 +6,7 @@
     rows.py          what a suite finds, as a table, JSON and Markdown
 
     wire.py          the client that measures latencies
+    lanes.py         ways from an event to its rankings: ours, the floor's, the peer's
     latency.py       event produced -> ranking received
     ingest.py        records a second through one worker
     store.py         rows written and read

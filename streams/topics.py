@@ -136,7 +136,7 @@ def check(settings: Settings) -> TopicIds:
 
 
 class Checks:
-    """The same check, now and then, by one connection: making one takes three times what is asked by it."""
+    """The same check, now and then, by one connection: making one takes longer than all that is asked by it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

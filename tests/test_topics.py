@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
@@ -128,13 +129,21 @@ def test_topics_on_tansu(empty_tansu: Settings) -> None:
 
 
 @pytest.mark.parts
-def test_checks_go_on_by_one_connection_until_it_breaks(tmp_path: Path) -> None:
+def test_checks_go_on_by_one_connection_until_it_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[KafkaAdminClient] = []
+
+    def connect(**settings: Any) -> KafkaAdminClient:
+        made.append(KafkaAdminClient(**settings))
+        return made[-1]
+
     with running(TansuBroker(tmp_path)) as broker:
         settings = Settings(kafka=broker.address, kafka_kind="tansu")
         create(settings)
+        monkeypatch.setattr("streams.topics.KafkaAdminClient", connect)
         with Checks(settings) as checks:
             before = checks.check()
             assert checks.check() == before
+            assert len(made) == 1
             broker.kill()
             with pytest.raises(BrokerAway):
                 checks.check()
